@@ -1,0 +1,244 @@
+"""The command line: finds the verb, reads its options, calls the module that does the work.
+
+Nothing heavy is imported before a verb is known, so `hypergen --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hypergen
+from hypergen._utils.errors import HypergenError, UsageError, did_you_mean
+from hypergen._utils.io import dump_json, write_json
+
+# Verb -> (module, function, one line of help). The function gets the parsed options and returns
+# the result as a dictionary; those of `_TRAINER` get the rest of the command line untouched.
+_COMMANDS = {
+    "demo": ("hypergen.quickstart.run", "demo_command", "train and evaluate the quickstart"),
+    "fit": ("hypergen.training.cli", "main", "train a recipe"),
+    "validate": ("hypergen.training.cli", "main", "run a recipe's validation"),
+    "test": ("hypergen.training.cli", "main", "run a recipe's test"),
+    "generate": ("hypergen.serving.generate", "generate_command", "turn a condition into weights"),
+    "evaluate": ("hypergen.evaluation.command", "evaluate_command", "compare with all baselines"),
+    "methods": ("hypergen.methods", "methods_command", "list every system, its papers and status"),
+    "bench": ("hypergen.bench", "bench_command", "measure speed and memory"),
+}
+_TRAINER = ("fit", "validate", "test")
+
+_STDOUT = "-"  # what `--json` alone stands for
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that raises instead of printing its usage and leaving."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        argv: Words after `hypergen`; those of the process when None.
+
+    Returns:
+        The exit code: 0, 2 after bad input (one line on standard error says what), or 130 when
+        interrupted. Anything else is a bug and shows its traceback.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(words)
+    except HypergenError as error:
+        print(f"hypergen: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("hypergen: interrupted", file=sys.stderr)
+        return 130
+
+
+def _run(words: list[str]) -> int:
+    if not words:
+        raise UsageError(f"say what to do.{did_you_mean('', _COMMANDS)}")
+    verb, rest = words[0], words[1:]
+    if verb in ("-h", "--help"):
+        print(_help())
+        return 0
+    if verb == "--version":
+        print(f"hypergen {hypergen.__version__}")
+        return 0
+    if verb not in _COMMANDS:
+        kind = "option" if verb.startswith("-") else "command"
+        choices = ("--help", "--version") if kind == "option" else _COMMANDS
+        raise UsageError(f"unknown {kind} '{verb}'.{did_you_mean(verb, choices)}")
+    if verb in _TRAINER:
+        return int(_function(verb)([verb, *rest]) or 0)
+    args = _parse(verb, rest)
+    if args is None:
+        return 0
+    _execute(_function(verb), args)
+    return 0
+
+
+def _function(verb: str) -> Callable[..., Any]:
+    module, function, _ = _COMMANDS[verb]
+    found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    return found
+
+
+def _execute(command: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> None:
+    """Calls a command and puts its result where `--json` says."""
+    wanted = getattr(args, "json", None)
+    if wanted == _STDOUT:
+        with _stdout_to_stderr():
+            result = command(args)
+        print(dump_json(result, nonfinite="null"), end="", flush=True)
+        return
+    if wanted is not None:
+        _check_writable(Path(wanted))  # before minutes of work, not after
+        args.json = None  # human output stays when the result goes to a file
+    result = command(args)
+    if wanted is not None:
+        write_json(wanted, result, nonfinite="null")
+
+
+def _check_writable(path: Path) -> None:
+    if path.is_dir():
+        raise UsageError(f"--json {path}: that is a folder; name a file")
+    existing = next(parent for parent in path.absolute().parents if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise UsageError(f"--json {path}: {existing} is not a folder that can be written to")
+
+
+@contextlib.contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """Sends to standard error what Python, C libraries and child processes print meanwhile."""
+    sys.stdout.flush()
+    try:
+        saved = os.dup(1)
+        os.dup2(2, 1)
+    except OSError:  # one of the two is closed: only Python's own printing can be caught
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+        return
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(saved, 1)
+        os.close(saved)
+
+
+def _help() -> str:
+    lines = ["usage: hypergen COMMAND [options]", "", "Generates neural-network weights.", ""]
+    lines += [f"  {verb:<10}{text}" for verb, (_, _, text) in _COMMANDS.items()]
+    lines += ["", "  --help     show this, or the options of a command: hypergen COMMAND --help"]
+    lines += ["  --version  show the version"]
+    return "\n".join(lines)
+
+
+def _parse(verb: str, words: list[str]) -> argparse.Namespace | None:
+    """Returns the options of a verb, or None once its help was printed.
+
+    Raises:
+        UsageError: An option is unknown, missing or has a value it cannot have.
+    """
+    parser = _parser(verb)
+    if any(word in ("-h", "--help") for word in words):
+        print(parser.format_help(), end="")
+        return None
+    known = [option for option in parser._option_string_actions if option.startswith("--")]
+    for word in words:  # before argparse, which would complain of what the typo left out
+        option = word.split("=", 1)[0]
+        number = word[1:2].isdigit()
+        if word.startswith("-") and word != "-" and not number and option not in known:
+            hint = did_you_mean(option, known)
+            raise UsageError(f"hypergen {verb} has no option '{option}'.{hint}")
+    args, unknown = parser.parse_known_args(words)
+    if unknown:
+        raise UsageError(f"hypergen {verb} does not take '{unknown[0]}' (see its --help)")
+    return args
+
+
+def _parser(verb: str) -> _Parser:
+    parser = _Parser(prog=f"hypergen {verb}", description=f"{_COMMANDS[verb][2].capitalize()}.")
+    _OPTIONS[verb](parser)
+    return parser
+
+
+def _demo(parser: _Parser) -> None:
+    parser.add_argument("--out", metavar="DIR", default="runs/demo", help="run folder to write")
+    parser.add_argument("--text", metavar="SENTENCE", help="task to make an adapter for")
+    parser.add_argument("--seed", metavar="N", type=_seed, default=0, help="seed of everything")
+    _json(parser)
+
+
+def _generate(parser: _Parser) -> None:
+    parser.add_argument("run", metavar="RUN", help="run folder, or its generator folder")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--text", metavar="S", help="description of the task")
+    source.add_argument("--demos", metavar="FILE.jsonl", help="demonstrations, one a line")
+    source.add_argument("--document", metavar="FILE.txt", help="document to take in")
+    parser.add_argument("--n", metavar="N", type=_count, default=1, help="how many samples")
+    parser.add_argument("--seed", metavar="S", type=_seed, default=0, help="seed of the samples")
+    parser.add_argument("--out", metavar="DIR", required=True, help="folder to write")
+
+
+def _evaluate(parser: _Parser) -> None:
+    parser.add_argument("run", metavar="RUN", help="run folder")
+    parser.add_argument("--tasks", metavar="DIR", required=True, help="folder of tasks")
+    parser.add_argument("--split", metavar="NAME", default="test", help="split to evaluate on")
+    parser.add_argument("--report", metavar="DIR", help="folder for report.html and its plots")
+    _json(parser)
+
+
+def _bench(parser: _Parser) -> None:
+    parser.add_argument("name", metavar="NAME", nargs="?", help="benchmark; all when left out")
+    _json(parser)
+
+
+def _json(parser: _Parser) -> None:
+    parser.add_argument(
+        "--json",
+        metavar="FILE",
+        nargs="?",
+        const=_STDOUT,
+        help="write the result as JSON to FILE; without FILE print that alone",
+    )
+
+
+_OPTIONS: dict[str, Callable[[_Parser], None]] = {
+    "demo": _demo,
+    "generate": _generate,
+    "evaluate": _evaluate,
+    "methods": _json,
+    "bench": _bench,
+}
+
+
+def _seed(text: str) -> int:
+    return _integer(text, 0)
+
+
+def _count(text: str) -> int:
+    return _integer(text, 1)
+
+
+def _integer(text: str, least: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number") from None
+    if value < least:
+        raise argparse.ArgumentTypeError(f"{text} is below {least}")
+    return value

@@ -1,0 +1,266 @@
+"""The dispatcher: verbs, options, `--json`, errors and exit codes."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+
+import hypergen
+from hypergen import cli
+from hypergen.errors import WeightsError
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """Puts a function in the place of a verb's implementation."""
+
+    def replace(verb, function):
+        name, attribute, _ = cli._COMMANDS[verb]
+        module = ModuleType(name)
+        setattr(module, attribute, function)
+        monkeypatch.setitem(sys.modules, name, module)
+
+    return replace
+
+
+@pytest.fixture
+def demo(command):
+    """A `demo` that prints in three ways and records the options it was called with."""
+    calls = []
+
+    def run(args):
+        calls.append(vars(args).copy())
+        print("a table")
+        os.write(1, b"from C\n")
+        print("a log", file=sys.stderr)
+        return {"splits": {"a": 0.5}, "seed": args.seed}
+
+    command("demo", run)
+    return calls
+
+
+def fails(capsys, *words) -> str:
+    """The one line on standard error with which bad input ends."""
+    assert cli.main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("hypergen: error: ")
+    assert err.endswith("\n")
+    assert err.count("\n") == 1
+    return err.removeprefix("hypergen: error: ").strip()
+
+
+# Verbs and options
+
+
+def test_help_names_every_verb(capsys):
+    assert cli.main(["--help"]) == 0
+    out = capsys.readouterr().out
+    verbs = ["demo", "fit", "validate", "test", "generate", "evaluate", "methods", "bench"]
+    assert [line.split()[0] for line in out.splitlines() if line.startswith("  ")][:8] == verbs
+
+
+def test_version(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"hypergen {hypergen.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("verb", "options"),
+    [
+        ("demo", ["--out", "--text", "--seed", "--json"]),
+        ("generate", ["--text", "--demos", "--document", "--n", "--seed", "--out"]),
+        ("evaluate", ["--tasks", "--split", "--json", "--report"]),
+        ("methods", ["--json"]),
+        ("bench", ["--json"]),
+    ],
+)
+def test_the_help_of_a_verb_names_its_options(capsys, verb, options):
+    assert cli.main([verb, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(option in out for option in options)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["dmeo"], "unknown command 'dmeo'. Did you mean 'demo'?"),
+        (["--versoin"], "unknown option '--versoin'. Did you mean '--version'?"),
+        (["demo", "--txet", "x"], "hypergen demo has no option '--txet'. Did you mean '--text'?"),
+        (["demo", "--se", "1"], "hypergen demo has no option '--se'."),
+        (["demo", "-t"], "hypergen demo has no option '-t'."),
+        (["demo", "x"], "hypergen demo does not take 'x'"),
+        (["demo", "--seed", "a"], "argument --seed: 'a' is not a whole number"),
+        (["demo", "--seed", "-1"], "argument --seed: -1 is below 0"),
+        (["demo", "--text"], "argument --text: expected one argument"),
+        (["generate", "run", "--txt", "a"], "hypergen generate has no option '--txt'."),
+        (["generate", "run", "--out", "a"], "one of the arguments --text --demos --document"),
+        (["generate", "run", "--text", "a"], "the following arguments are required: --out"),
+        (["generate", "r", "--text", "a", "--demos", "b", "--out", "c"], "not allowed with"),
+        (["generate", "r", "--text", "a", "--n", "0", "--out", "c"], "argument --n: 0 is below 1"),
+        (["evaluate", "run"], "the following arguments are required: --tasks"),
+        (["evaluate", "--tasks", "t"], "the following arguments are required: RUN"),
+    ],
+)
+def test_bad_words_give_one_line_and_2(capsys, words, message):
+    assert message in fails(capsys, *words)
+
+
+def test_no_words_list_the_commands(capsys):
+    message = fails(capsys)
+    assert all(verb in message for verb in cli._COMMANDS)
+
+
+def test_options_reach_the_command(command):
+    calls = []
+    command("generate", lambda args: calls.append(vars(args)))
+    words = ["generate", "run", "--text", "Say yes.", "--n", "2", "--seed", "3", "--out", "folder"]
+    assert cli.main(words) == 0
+    assert calls == [
+        {
+            "run": "run",
+            "text": "Say yes.",
+            "demos": None,
+            "document": None,
+            "n": 2,
+            "seed": 3,
+            "out": "folder",
+        }
+    ]
+
+
+def test_defaults_of_the_other_verbs(command, demo):
+    calls = []
+    command("evaluate", lambda args: calls.append(vars(args)))
+    command("bench", lambda args: calls.append(vars(args)))
+    assert cli.main(["demo"]) == 0
+    assert cli.main(["evaluate", "run", "--tasks", "t"]) == 0
+    assert cli.main(["bench"]) == 0
+    assert cli.main(["bench", "core"]) == 0
+    assert demo == [{"out": "runs/demo", "text": None, "seed": 0, "json": None}]
+    assert calls == [
+        {"run": "run", "tasks": "t", "split": "test", "report": None, "json": None},
+        {"name": None, "json": None},
+        {"name": "core", "json": None},
+    ]
+
+
+@pytest.mark.parametrize("verb", ["fit", "validate", "test"])
+def test_the_trainer_gets_its_words_untouched(command, verb):
+    calls = []
+    command(verb, calls.append)
+    words = [verb, "-c", "configs/a.yaml", "--trainer.max_epochs", "2", "--help"]
+    assert cli.main(words) == 0
+    assert calls == [words]
+
+
+# --json
+
+
+def test_without_json_the_command_prints(demo, capfd):
+    assert cli.main(["demo"]) == 0
+    out, err = capfd.readouterr()
+    assert out.splitlines() == ["from C", "a table"] or out.splitlines() == ["a table", "from C"]
+    assert err == "a log\n"
+
+
+def test_json_alone_is_one_object_on_stdout_and_nothing_else(demo, capfd):
+    assert cli.main(["demo", "--json", "--seed", "7"]) == 0
+    out, err = capfd.readouterr()
+    assert json.loads(out) == {"splits": {"a": 0.5}, "seed": 7}
+    assert sorted(err.splitlines()) == ["a log", "a table", "from C"]
+    assert demo[0]["json"] == "-"
+
+
+def test_json_alone_in_a_real_process():
+    code = (
+        "import os, sys, types\n"
+        "module = types.ModuleType('hypergen.bench')\n"
+        "def bench_command(args):\n"
+        "    print('printed'); os.write(1, b'written'); os.system('echo child')\n"
+        "    return {'name': 'core'}\n"
+        "module.bench_command = bench_command\n"
+        "sys.modules['hypergen.bench'] = module\n"
+        "from hypergen.cli import main\n"
+        "sys.exit(main(['bench', '--json']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == {"name": "core"}
+    assert all(word in done.stderr for word in ("printed", "written", "child"))
+
+
+def test_json_with_a_file_keeps_the_human_output(demo, capsys, tmp_path):
+    path = tmp_path / "new" / "result.json"
+    assert cli.main(["demo", "--json", str(path)]) == 0
+    assert json.loads(path.read_text()) == {"splits": {"a": 0.5}, "seed": 0}
+    assert "a table" in capsys.readouterr().out
+    assert demo[0]["json"] is None
+
+
+def test_a_json_file_that_cannot_be_written_fails_before_the_work(demo, capsys, tmp_path):
+    (tmp_path / "file").write_text("x")
+    assert "is a folder" in fails(capsys, "demo", "--json", str(tmp_path))
+    assert "not a folder" in fails(capsys, "demo", "--json", str(tmp_path / "file" / "a.json"))
+    assert demo == []
+
+
+def test_nan_in_a_result_becomes_null(command, capsys):
+    command("bench", lambda args: {"bound": math.nan})
+    assert cli.main(["bench", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"bound": None}
+
+
+# Errors
+
+
+def test_an_error_is_one_line_and_2_even_with_json(command, capsys, tmp_path):
+    def fail(args):
+        raise WeightsError("slot 'a'\n has NaN")
+
+    command("demo", fail)
+    assert fails(capsys, "demo") == "slot 'a' has NaN"
+    assert fails(capsys, "demo", "--json") == "slot 'a' has NaN"
+    assert fails(capsys, "demo", "--json", str(tmp_path / "a.json")) == "slot 'a' has NaN"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interruption_is_130(command, capsys):
+    def interrupt(args):
+        raise KeyboardInterrupt
+
+    command("demo", interrupt)
+    assert cli.main(["demo"]) == 130
+    assert capsys.readouterr() == ("", "hypergen: interrupted\n")
+
+
+def test_a_bug_shows_itself(command):
+    def bug(args):
+        raise ZeroDivisionError("bug")
+
+    command("demo", bug)
+    with pytest.raises(ZeroDivisionError, match="bug"):
+        cli.main(["demo", "--json"])
+
+
+def test_stdout_is_back_after_a_failure_with_json(command, capfd):
+    def fail(args):
+        raise WeightsError("no")
+
+    command("demo", fail)
+    assert cli.main(["demo", "--json"]) == 2
+    os.write(1, b"visible")
+    assert capfd.readouterr().out == "visible"
+
+
+def test_python_m_hypergen_is_the_same_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "hypergen", "dmeo"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr == "hypergen: error: unknown command 'dmeo'. Did you mean 'demo'?\n"
