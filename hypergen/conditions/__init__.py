@@ -1,0 +1,17 @@
+"""What is known: raw inputs encoded as tokens, a mask and one pooled vector."""
+
+from hypergen.conditions.base import Condition, ConditionEncoder
+from hypergen.conditions.fuse import FusedEncoder
+from hypergen.conditions.hashing import HashingEncoder
+from hypergen.conditions.task import TaskEncoder
+from hypergen.conditions.text import TextEncoder, default_text_encoder
+
+__all__ = [
+    "Condition",
+    "ConditionEncoder",
+    "FusedEncoder",
+    "HashingEncoder",
+    "TaskEncoder",
+    "TextEncoder",
+    "default_text_encoder",
+]
