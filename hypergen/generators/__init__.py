@@ -1,0 +1,28 @@
+"""Condition → Weights."""
+
+from hypergen.generators.base import Generator, load
+from hypergen.generators.gain import GainHead
+from hypergen.generators.hyper import MLPGenerator, TextToLoRA, TransformerGenerator
+from hypergen.generators.objectives import (
+    DeltaReconstruction,
+    Distillation,
+    Mixture,
+    Objective,
+    Reconstruction,
+    TaskLoss,
+)
+
+__all__ = [
+    "DeltaReconstruction",
+    "Distillation",
+    "GainHead",
+    "Generator",
+    "MLPGenerator",
+    "Mixture",
+    "Objective",
+    "Reconstruction",
+    "TaskLoss",
+    "TextToLoRA",
+    "TransformerGenerator",
+    "load",
+]
