@@ -1,0 +1,67 @@
+"""LoRA on a frozen network: a different adapter for each sample, by batched products."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hypergen._utils.errors import WeightsError
+from hypergen.specs import LoRASpec, Weights
+from hypergen.targets.base import Target, samples_of
+from hypergen.targets.hooks import HookedModules
+
+_Pairs = dict[str, tuple[Tensor, Tensor, float]]
+
+
+class LoRATarget(Target):
+    """Adds s · B_b A_b x to the output of every adapted module, b being the sample's network.
+
+    The update is two batched products per module over all samples and positions of a network at
+    once; A and B are never repeated over positions or samples, and ΔW is never formed. Hooks are
+    installed once and do nothing outside a call.
+
+    Args:
+        model: The frozen network.
+        spec: A `LoRASpec` made for it.
+
+    Raises:
+        WeightsError: The spec was made for another base, or a module of it is missing here.
+    """
+
+    def __init__(self, model: nn.Module, spec: LoRASpec) -> None:
+        super().__init__(model, spec)
+        modules = dict(model.named_modules())
+        for path in spec.modules:
+            if path not in modules:
+                raise WeightsError(f"the model has no module {path!r}, which the LoRA adapts")
+        self._scaling = {path: spec.scaling(path) for path in spec.modules}
+        self._names = {path: spec.pair_names(path) for path in spec.modules}
+        self._embedding = {
+            p for p in spec.modules if spec.config["modules"][p]["type"] == "embedding"
+        }
+        adapted = {path: modules[path] for path in spec.modules}
+        self._hooks: HookedModules[_Pairs] = HookedModules(adapted, self._adapt)
+
+    def _adapt(self, pairs: _Pairs, path: str, x: Tensor, output: Tensor) -> Tensor:
+        a, b, scaling = pairs[path]
+        networks = a.shape[0]
+        dtype = output.dtype
+        if path in self._embedding:
+            rows = x.reshape(networks, -1)  # token numbers: column lookup in A
+            index = rows[:, None].expand(-1, a.shape[1], -1)
+            low = a.gather(2, index).transpose(1, 2)
+        else:
+            low = x.reshape(networks, -1, x.shape[-1]).to(a.dtype) @ a.mT
+        base = output.reshape(networks, -1, output.shape[-1])
+        return torch.baddbmm(base.to(b.dtype), low, b.mT, alpha=scaling).view_as(output).to(dtype)
+
+    def call(self, weights: Weights, *args: Any, **kwargs: Any) -> Any:
+        """Runs the network once for all samples."""
+        pairs = {
+            path: (weights[a], weights[b], self._scaling[path])
+            for path, (a, b) in self._names.items()
+        }
+        with self._hooks.active(pairs, samples_of(weights, args, kwargs)):
+            return self.model(*args, **kwargs)
