@@ -1,0 +1,1 @@
+"""The quickstart: yes/no questions about real digits become working adapters."""
