@@ -63,7 +63,9 @@ class TextEncoder(ConditionEncoder):
         max_length: Most tokens of a text; the model's own limit when not given.
         batch_size: Texts encoded at a time.
         cache_size: Number of encoded texts kept in memory.
-        layers: Which hidden states to average (negative indices count from the last).
+        layers: Which hidden states to average into the tokens (negative indices count from the
+            last). Earlier ones keep more of the words and their order; the pooled vector is the
+            sentence embedding, the mean of the last, in any case.
     """
 
     def __init__(
@@ -148,13 +150,14 @@ class TextEncoder(ConditionEncoder):
         for text, row in fresh.items():
             if len(self._cache) < self.cache_size:
                 self._cache[text] = row
-        mask = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.bool)
-        for i, row in enumerate(rows):
-            mask[i, : len(row)] = True
-        return Condition.from_tokens(pad_sequence(rows, batch_first=True), mask)
+        padded = pad_sequence(rows, batch_first=True)
+        lengths = torch.tensor([len(row) - 1 for row in rows])
+        mask = torch.arange(padded.shape[1] - 1) < lengths[:, None]
+        return Condition(padded[:, 1:], mask, padded[:, 0])
 
     @torch.no_grad()
     def _encode(self, texts: list[str], given: list[str]) -> list[Tensor]:
+        """The sentence embedding and, behind it, the tokens of each text: `[1 + T, D]`."""
         tokenizer, backbone, limit = self._backbone()
         limit = min(limit, self.max_length or limit)
         ids = tokenizer(texts, truncation=False, verbose=False)["input_ids"]
@@ -182,18 +185,21 @@ class TextEncoder(ConditionEncoder):
                 attention_mask=torch.ones_like(tokens),
                 output_hidden_states=self.layers != (-1,),
             )
-            if self.layers == (-1,):
-                hidden = states.last_hidden_state
-            else:
+            hidden = states.last_hidden_state
+            pooled = hidden.mean(1, keepdim=True)
+            if self.layers != (-1,):
                 hidden = torch.stack([states.hidden_states[i] for i in self.layers]).mean(0)
-            for i, row in zip(batch, hidden.float().cpu(), strict=True):
+            joined = torch.cat([pooled, hidden], dim=1).float().cpu()
+            for i, row in zip(batch, joined, strict=True):
                 out[i] = row.clone()
         return out
 
 
-def default_text_encoder(fallback_dim: int = 384) -> ConditionEncoder:
+def default_text_encoder(
+    layers: Sequence[int] = (-1,), fallback_dim: int = 384
+) -> ConditionEncoder:
     """The sentence encoder if it can be had, else a `HashingEncoder` and a warning that says so."""
-    encoder = TextEncoder()
+    encoder = TextEncoder(layers=layers)
     try:
         encoder.dim  # noqa: B018  (loads the backbone)
     except ConditionError as error:

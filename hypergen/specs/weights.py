@@ -95,10 +95,9 @@ class Weights:
         if isinstance(key, int):
             if not -len(self) <= key < len(self):
                 raise IndexError(f"weights hold {len(self)} networks, index {key} is out of range")
-            index: slice | Tensor = slice(key, key + 1 or None)
-        else:
-            index = key if isinstance(key, slice) else _index(key, self.device)
-        return self._map(lambda tensor: tensor[index])
+            key = slice(key, key + 1 or None)
+        rows = key if isinstance(key, slice) else _index(key, self.device)
+        return self._map(lambda tensor: tensor[rows])
 
     def __iter__(self) -> Iterator[Weights]:
         return (self[i] for i in range(len(self)))

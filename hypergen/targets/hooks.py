@@ -34,6 +34,8 @@ class HookedModules(Generic[State]):
         self._samples = 0
         self._modules, self._apply = modules, apply
         self._handles = [self._install(path, module) for path, module in modules.items()]
+        # Not __del__: hooks, handles and this object die together in one cycle.
+        self._cleanup = weakref.finalize(self, _remove, self._handles)
 
     def _install(self, path: str, module: nn.Module) -> Any:
         # The model must not keep this object alive, nor this object hide that it is gone.
@@ -76,9 +78,7 @@ class HookedModules(Generic[State]):
 
     def remove(self) -> None:
         """Takes the hooks off the model."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        self._cleanup()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> HookedModules[State]:
         modules = copy.deepcopy(self._modules, memo)
@@ -90,6 +90,7 @@ class HookedModules(Generic[State]):
         HookedModules.__init__(new, modules, copy.deepcopy(self._apply, memo))
         return new
 
-    def __del__(self) -> None:
-        for handle in getattr(self, "_handles", []):
-            handle.remove()
+
+def _remove(handles: list[Any]) -> None:
+    for handle in handles:
+        handle.remove()

@@ -1,0 +1,193 @@
+"""Two registries, specs and generators: every row of one is tested with every row of the other.
+
+Adding a method to the contract = adding one row here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import tiny
+import torch
+from torch import nn
+
+from hypergen.conditions import Condition, HashingEncoder
+from hypergen.generators import Generator, MLPGenerator, TextToLoRA, TransformerGenerator
+from hypergen.specs import (
+    AdapterSpec,
+    DeltaSpec,
+    FullSpec,
+    LoRASpec,
+    PeftSpec,
+    PrefixSpec,
+    WeightSpec,
+)
+from hypergen.targets import Target, make_target
+
+
+@dataclass(frozen=True)
+class SpecRow:
+    """One kind of emission.
+
+    Attributes:
+        model: Name of the base in `tiny.MODELS`.
+        make: Base → spec.
+        starts_as_base: Whether the start must be the unchanged base, to the last bit or (with
+            a number) to rounding, for methods that compute the identity.
+    """
+
+    model: str
+    make: Callable[[nn.Module], WeightSpec]
+    starts_as_base: bool | float = True
+
+
+def _peft(method: str, **options: Any) -> Callable[[nn.Module], WeightSpec]:
+    def make(model: nn.Module) -> WeightSpec:
+        import peft
+
+        return PeftSpec(model, getattr(peft, method)(**options))
+
+    return make
+
+
+_FC = ["fc1", "fc2"]
+
+SPECS: dict[str, SpecRow] = {
+    "lora": SpecRow("mlp", lambda m: LoRASpec(m, "all-linear", r=2)),
+    "lora_alpha": SpecRow("mlp", lambda m: LoRASpec(m, _FC, r=4, alpha=3.0)),
+    "lora_rank_pattern": SpecRow(
+        "mlp", lambda m: LoRASpec(m, "all-linear", r=2, alpha=5.0, rank_pattern={"fc2": 4})
+    ),
+    "lora_rank_nested": SpecRow(
+        "nested", lambda m: LoRASpec(m, ["fc"], r=2, rank_pattern={"fc": 3})
+    ),
+    "lora_rslora": SpecRow("mlp", lambda m: LoRASpec(m, _FC, r=4, use_rslora=True)),
+    "lora_embedding": SpecRow("tagger", lambda m: LoRASpec(m, ["embed", "fc1"], r=2)),
+    "lora_llama": SpecRow("llama", lambda m: LoRASpec(m, "all-linear", r=2, task_type="CAUSAL_LM")),
+    "lora_gpt2": SpecRow(
+        "gpt2", lambda m: LoRASpec(m, ["c_attn", "c_fc", "c_proj"], r=2, task_type="CAUSAL_LM")
+    ),
+    "full_mlp": SpecRow("mlp", lambda m: FullSpec(m), False),
+    "full_conv": SpecRow("conv", lambda m: FullSpec(m), False),
+    "full_tied": SpecRow("tied", lambda m: FullSpec(m), False),
+    "delta": SpecRow("mlp_norm", lambda m: DeltaSpec(m)),
+    "delta_tied": SpecRow("tied", lambda m: DeltaSpec(m)),
+    "adapter": SpecRow("mlp", lambda m: AdapterSpec(m, [*_FC, "out"], 3, "gelu")),
+    "prefix_llama": SpecRow("llama", lambda m: PrefixSpec(m, num_virtual_tokens=3), False),
+    "peft_lora": SpecRow("mlp", _peft("LoraConfig", r=2, target_modules=_FC)),
+    "peft_dora": SpecRow("mlp", _peft("LoraConfig", r=2, target_modules=_FC, use_dora=True), 1e-6),
+    "peft_ia3": SpecRow("mlp", _peft("IA3Config", target_modules=_FC, feedforward_modules=["fc2"])),
+    "peft_vera": SpecRow("mlp", _peft("VeraConfig", r=4, target_modules=_FC)),
+    "peft_vblora": SpecRow(
+        "mlp_wide",
+        _peft("VBLoRAConfig", r=2, target_modules=_FC, vector_length=4, num_vectors=8, topk=2),
+        False,
+    ),
+    "peft_randlora": SpecRow("mlp", _peft("RandLoraConfig", r=4, target_modules=_FC)),
+    "peft_fourierft": SpecRow(
+        "mlp", _peft("FourierFTConfig", n_frequency=10, target_modules=_FC), False
+    ),
+    "peft_fourierft_zero": SpecRow(
+        "mlp", _peft("FourierFTConfig", n_frequency=10, target_modules=_FC, init_weights=True)
+    ),
+    "peft_ln": SpecRow("mlp_norm", _peft("LNTuningConfig", target_modules=["norm"])),
+    "peft_oft": SpecRow("mlp", _peft("OFTConfig", oft_block_size=4, r=0, target_modules=_FC)),
+    "peft_loha": SpecRow("mlp", _peft("LoHaConfig", r=2, target_modules=_FC)),
+    "peft_lokr": SpecRow("mlp", _peft("LoKrConfig", r=2, target_modules=_FC)),
+    "peft_prefix": SpecRow(
+        "llama", _peft("PrefixTuningConfig", num_virtual_tokens=3, task_type="CAUSAL_LM"), False
+    ),
+    "peft_prompt": SpecRow(
+        "llama", _peft("PromptTuningConfig", num_virtual_tokens=3, task_type="CAUSAL_LM"), False
+    ),
+}
+
+_MLP = {"hidden": 16, "depth": 1}
+_TRANSFORMER = {"dim": 16, "depth": 1, "heads": 2, "most_rows": 4}
+_T2L = {"hidden": 16, "depth": 1}
+
+GENERATORS: dict[str, tuple[type[Generator], dict[str, Any]]] = {
+    "mlp": (MLPGenerator, _MLP),
+    "mlp_none_forward": (MLPGenerator, {**_MLP, "input_encoding": "none", "init": "forward"}),
+    "mlp_mip_hyperfan_in": (MLPGenerator, {**_MLP, "input_encoding": "mip", "init": "hyperfan_in"}),
+    "mlp_squash_hyperfan_out": (
+        MLPGenerator,
+        {**_MLP, "input_encoding": "mip_squash", "init": "hyperfan_out"},
+    ),
+    "transformer_group": (TransformerGenerator, {**_TRANSFORMER, "share": "group"}),
+    "transformer_group_forward": (
+        TransformerGenerator,
+        {**_TRANSFORMER, "share": "group", "init": "forward"},
+    ),
+    "transformer_slot": (TransformerGenerator, {**_TRANSFORMER, "share": "slot"}),
+    "transformer_row_hyperfan_in": (
+        TransformerGenerator,
+        {**_TRANSFORMER, "share": "row", "init": "hyperfan_in"},
+    ),
+    "t2l_L": (TextToLoRA, {**_T2L, "size": "L"}),
+    "t2l_L_forward": (TextToLoRA, {**_T2L, "size": "L", "init": "forward"}),
+    "t2l_M": (TextToLoRA, {**_T2L, "size": "M"}),
+    "t2l_M_hyperfan_in": (TextToLoRA, {**_T2L, "size": "M", "init": "hyperfan_in"}),
+    "t2l_S": (TextToLoRA, {**_T2L, "size": "S"}),
+    "t2l_S_forward": (TextToLoRA, {**_T2L, "size": "S", "init": "forward"}),
+}
+
+TEXTS = ["say yes if even", "no", "is it one of three, five or seven?"]
+
+
+@cache
+def spec(name: str) -> WeightSpec:
+    """A spec of the matrix; its base is left as it was."""
+    row = SPECS[name]
+    return row.make(tiny.model(row.model))
+
+
+@cache
+def target(name: str) -> Target:
+    """The target of a spec of the matrix, on the shared base."""
+    return make_target(tiny.model(SPECS[name].model), spec(name))
+
+
+@cache
+def encoder() -> HashingEncoder:
+    """The encoder of all generators of the matrix."""
+    return HashingEncoder(16)
+
+
+@cache
+def condition() -> Condition:
+    """Three texts of different lengths."""
+    return encoder()(TEXTS)
+
+
+def generator(name: str, spec_name: str, seed: int = 0) -> Generator:
+    """A fresh generator, the same at every call."""
+    cls, options = GENERATORS[name]
+    torch.manual_seed(seed)
+    return cls(spec(spec_name), encoder(), **options).eval()
+
+
+def step(net: Generator, learning_rate: float = 3e-2) -> Generator:
+    """One optimiser step of every parameter, on a random linear function of the weights.
+
+    Heads that start at exactly zero pass no gradient on to the trunk (the derivative of W f by f
+    is W = 0), and a LoRA whose B is zero none to A. One step in the space of the weights moves
+    every head off zero, so that what depends on the condition can be seen.
+    """
+    weights = net.train()(condition())
+    draw = torch.Generator().manual_seed(1)
+    loss = sum((group * torch.randn(group.shape, generator=draw)).sum() for group in weights.groups)
+    optimizer = torch.optim.Adam(net.parameters(), lr=learning_rate)
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return net.eval()
+
+
+@cache
+def stepped(name: str, spec_name: str) -> Generator:
+    """The shared copy of a generator after one step, for tests that leave it as it is."""
+    return step(generator(name, spec_name))

@@ -1,0 +1,71 @@
+"""PrefixTarget: masks, inputs, one prefix for each sample."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+import torch
+
+from hypergen.errors import WeightsError
+from hypergen.specs import PrefixSpec
+from hypergen.targets import make_target
+
+
+@pytest.fixture(params=["llama", "gpt2"])
+def case(request):
+    net = tiny.make(request.param)
+    spec = PrefixSpec(net, 3)
+    weights = spec.from_flat(torch.randn(2, spec.numel))
+    return net, make_target(net, spec), weights, tiny.batch(request.param, 4)
+
+
+def test_a_prefix_is_what_comes_before(case):
+    """Keys and values that the network computed itself, put before: as if it had read the text."""
+    net, target, _, inputs = case
+    ids = inputs["input_ids"]
+    first, rest = ids[:1, :3], ids[:1, 3:]
+    with torch.no_grad():
+        cache = net(input_ids=first, use_cache=True).past_key_values
+        layers = [layer for layer in cache.layers if layer.keys is not None]
+        named = {}
+        for i, layer in enumerate(layers):
+            for part, value in (("key", layer.keys), ("value", layer.values)):
+                named[f"prefix.{i}.{part}"] = value[0].transpose(0, 1).flatten(1)
+        weights = target.spec.from_named(named)
+        continued = target(weights, {"input_ids": rest}).logits
+        whole = net(input_ids=ids[:1]).logits[:, 3:]
+    assert torch.allclose(continued, whole, atol=1e-5)
+
+
+def test_the_mask_is_made_or_lengthened(case):
+    _, target, weights, inputs = case
+    with torch.no_grad():
+        given = target(weights, inputs).logits
+        made = target(weights, {"input_ids": inputs["input_ids"]}).logits
+        alone = target(weights, inputs["input_ids"]).logits
+        embedded = target(
+            weights,
+            {"inputs_embeds": target.model.get_input_embeddings()(inputs["input_ids"])},
+        ).logits
+    for other in (made, alone, embedded):
+        assert torch.allclose(given, other, atol=1e-6)
+
+
+def test_padding_on_the_right_does_not_matter(case):
+    _, target, weights, inputs = case
+    ids = torch.nn.functional.pad(inputs["input_ids"], (0, 2), value=1)
+    mask = torch.nn.functional.pad(inputs["attention_mask"], (0, 2))
+    with torch.no_grad():
+        padded = target(weights, {"input_ids": ids, "attention_mask": mask}).logits[:, :5]
+        plain = target(weights, inputs).logits
+    assert torch.allclose(padded, plain, atol=1e-5)
+
+
+def test_wrong_inputs_are_told(case):
+    _, target, weights, inputs = case
+    with pytest.raises(WeightsError, match="needs input_ids or inputs_embeds"):
+        target(weights, {"attention_mask": inputs["attention_mask"]})
+    with pytest.raises(WeightsError, match="input_ids alone"):
+        target(weights, (inputs["input_ids"], inputs["attention_mask"]))
+    with pytest.raises(WeightsError, match="sets past_key_values itself"):
+        target(weights, {**inputs, "past_key_values": object()})
