@@ -2,7 +2,12 @@
 
 from hypergen.generators.base import Generator, load
 from hypergen.generators.gain import GainHead
-from hypergen.generators.hyper import MLPGenerator, TextToLoRA, TransformerGenerator
+from hypergen.generators.hyper import (
+    MLPGenerator,
+    PerceiverGenerator,
+    TextToLoRA,
+    TransformerGenerator,
+)
 from hypergen.generators.objectives import (
     DeltaReconstruction,
     Distillation,
@@ -20,6 +25,7 @@ __all__ = [
     "MLPGenerator",
     "Mixture",
     "Objective",
+    "PerceiverGenerator",
     "Reconstruction",
     "TaskLoss",
     "TextToLoRA",

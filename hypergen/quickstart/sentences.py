@@ -6,11 +6,12 @@ import random
 from collections.abc import Mapping, Sequence
 
 from hypergen.quickstart.concept import Concept
-from hypergen.quickstart.wordings import FRAMES, Phrase, fill, negate
+from hypergen.quickstart.templates import FRAMES
+from hypergen.quickstart.wordings import Phrase, fill, negate
 
 Answers = tuple[bool, ...]
 
-_KIND_WEIGHTS = {"statement": 0.45, "question": 0.25, "plural": 0.2, "refusal": 0.1}
+_KIND_WEIGHTS = {"statement": 0.45, "question": 0.2, "plural": 0.2, "refusal": 0.15}
 
 
 def complement(answers: Answers) -> Answers:

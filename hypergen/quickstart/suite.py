@@ -95,6 +95,10 @@ class DigitsSuite(TaskSuite):
         ]
         return DigitsSuite(**self._config, given=[*self._given, *given])
 
+    def images(self, split: str) -> tuple[Tensor, Tensor]:
+        """Images `[n, 64]` of a split and their digits `[n]`."""
+        return self._images[split], self._labels[split]
+
     def sample(
         self, tasks: Tensor, samples: int, generator: torch.Generator, split: str = "train"
     ) -> dict[str, Any]:

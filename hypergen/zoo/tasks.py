@@ -88,7 +88,7 @@ class TaskSuite(ABC):
     # -- hooks with a default ------------------------------------------------------------------
 
     def key(self, task: int) -> Hashable:
-        """What makes two tasks the same one: equal keys, equal right answers (default: the name)."""
+        """What makes two tasks one: equal keys, equal right answers (default: the name)."""
         return self.names[task]
 
     def config(self) -> dict[str, Any]:

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from hypergen.quickstart.properties import all_concepts
 from hypergen.quickstart.questions import TASK_SPLITS, TaskTable, build_tasks, concept_groups
 from hypergen.quickstart.sentences import complement, function_key
+from hypergen.quickstart.templates import FRAMES, LIST_STYLES
 from hypergen.quickstart.wordings import (
-    FRAMES,
-    LIST_STYLES,
     WORDS,
     fill,
     list_phrase,

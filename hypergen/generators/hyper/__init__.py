@@ -3,6 +3,7 @@
 from hypergen.generators.hyper.heads import FlatHead, RowHeads
 from hypergen.generators.hyper.mip import MIPEncoding
 from hypergen.generators.hyper.mlp import MLPGenerator
+from hypergen.generators.hyper.perceiver import PerceiverGenerator
 from hypergen.generators.hyper.text_to_lora import TextToLoRA
 from hypergen.generators.hyper.transformer import TransformerGenerator
 
@@ -10,6 +11,7 @@ __all__ = [
     "FlatHead",
     "MIPEncoding",
     "MLPGenerator",
+    "PerceiverGenerator",
     "RowHeads",
     "TextToLoRA",
     "TransformerGenerator",

@@ -1,0 +1,36 @@
+"""Honest numbers: generated weights beside every baseline, with intervals, and their report."""
+
+from hypergen.evaluation.assets import RunAssets
+from hypergen.evaluation.baselines import DescriptionBank
+from hypergen.evaluation.bootstrap import Bootstrap, Scores, gap_closed
+from hypergen.evaluation.calibration import Calibration, calibrate
+from hypergen.evaluation.compare import WeightComparison, compare_weights, update_cosine
+from hypergen.evaluation.evaluate import Split, default_splits, evaluate
+from hypergen.evaluation.gain import GainFit, MeasuredGain, fit_gain, measure_gain
+from hypergen.evaluation.report import write_report
+from hypergen.evaluation.result import Evaluation, SplitResult
+from hypergen.evaluation.zoo import Zoo
+
+__all__ = [
+    "Bootstrap",
+    "Calibration",
+    "DescriptionBank",
+    "Evaluation",
+    "GainFit",
+    "MeasuredGain",
+    "RunAssets",
+    "Scores",
+    "Split",
+    "SplitResult",
+    "WeightComparison",
+    "Zoo",
+    "calibrate",
+    "compare_weights",
+    "default_splits",
+    "evaluate",
+    "fit_gain",
+    "gap_closed",
+    "measure_gain",
+    "update_cosine",
+    "write_report",
+]

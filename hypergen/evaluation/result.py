@@ -1,0 +1,206 @@
+"""What an evaluation found: numbers with intervals, as JSON and as a table."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hypergen.evaluation.bootstrap import Bootstrap, Interval, Scores, gap_closed
+from hypergen.evaluation.calibration import Calibration
+from hypergen.evaluation.compare import WeightComparison
+
+LABELS = {
+    "base": "unchanged base",
+    "mean": "zoo mean",
+    "nearest": "nearest description",
+    "shuffled": "shuffled description",
+    "multitask": "multi-task adapter",
+    "generated": "generated",
+    "oracle": "trained on the task",
+}
+
+
+@dataclass(frozen=True)
+class SplitResult:
+    """One split.
+
+    Attributes:
+        name: Its name.
+        tasks: `[n]` task numbers.
+        names: Their names.
+        wordings: Split of the wordings.
+        scores: Method → its scores; methods that do not apply are absent.
+        means: Method → mean over tasks.
+        ci: Method, `gap_closed` or `gap_closed_shuffled` → 95% interval.
+        gaps: `gap_closed`, `gap_closed_shuffled`, where the oracle applies and wins anything.
+        versus: Method → generated minus that method: difference and paired interval.
+        expected: `[P]` expected gains of the descriptions, if the generator states them.
+        weights: Generated against oracle weights.
+    """
+
+    name: str
+    tasks: Tensor
+    names: list[str]
+    wordings: str
+    scores: dict[str, Scores]
+    means: dict[str, float]
+    ci: dict[str, Interval]
+    gaps: dict[str, float]
+    versus: dict[str, tuple[float, Interval]]
+    expected: Tensor | None = None
+    weights: WeightComparison | None = None
+
+    @property
+    def gain(self) -> Tensor:
+        """`[P]`, measured gain of each description's weights over the base."""
+        generated = self.scores["generated"]
+        return generated.values - self.scores["base"].values[generated.unit]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The keys that `hypergen evaluate --json` prints for a split."""
+        return {
+            "n": len(self.tasks),
+            **self.means,
+            **self.gaps,
+            "ci95": {name: list(interval) for name, interval in self.ci.items()},
+        }
+
+    def details(self) -> dict[str, Any]:
+        """What only `metrics.json` holds."""
+        generated = self.scores["generated"]
+        return {
+            "wordings": self.wordings,
+            "descriptions": len(generated.values),
+            "spread_over_descriptions": float(generated.spread.nanmean()),
+            "generated_minus": {
+                method: {"difference": difference, "ci95": list(interval)}
+                for method, (difference, interval) in self.versus.items()
+            },
+            "tasks": {
+                name: {
+                    "generated": float(generated.per_task[i]),
+                    "spread": float(generated.spread[i]),
+                    "descriptions": int(generated.counts[i]),
+                }
+                for i, name in enumerate(self.names)
+            },
+            "weights": None if self.weights is None else self.weights.to_dict(),
+        }
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All splits of one evaluation.
+
+    Attributes:
+        splits: Name → result.
+        calibration: Of the expected gain, if the generator states one.
+        settings: What it was measured with, JSON-serialisable.
+        seconds: How long it took.
+    """
+
+    splits: dict[str, SplitResult]
+    calibration: Calibration | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object of `hypergen evaluate` and `hypergen demo`.
+
+        A task that is in several splits has its scores of the first one under `tasks`.
+        """
+        tasks: dict[str, dict[str, float]] = {}
+        for split in self.splits.values():
+            for i, name in enumerate(split.names):
+                if name not in tasks:
+                    values = {m: float(s.per_task[i]) for m, s in split.scores.items()}
+                    tasks[name] = {m: v for m, v in values.items() if math.isfinite(v)}
+        return {
+            "splits": {name: split.to_dict() for name, split in self.splits.items()},
+            "tasks": tasks,
+            "seconds": self.seconds,
+        }
+
+    def details(self) -> dict[str, Any]:
+        """What `metrics.json` holds beside `to_dict`."""
+        return {
+            "settings": self.settings,
+            "splits": {name: split.details() for name, split in self.splits.items()},
+            "calibration": None if self.calibration is None else self.calibration.to_dict(),
+            "notes": self.notes(),
+        }
+
+    def notes(self) -> list[str]:
+        """One sentence for each baseline that the generated weights do not beat for certain."""
+        lines = []
+        for split in self.splits.values():
+            for method, (difference, (low, high)) in split.versus.items():
+                if method != "oracle" and not low > 0:
+                    verb = "is below" if high < 0 else "does not clearly beat"
+                    lines.append(
+                        f"{split.name}: generated {verb} the {LABELS[method]} "
+                        f"(difference {difference:+.3f}, 95% CI {low:+.3f} to {high:+.3f}, "
+                        f"{len(split.tasks)} tasks)."
+                    )
+        return lines
+
+    def to_table(self) -> str:
+        """A table for a terminal: a row for each split, scores in percent, then the notes."""
+        methods = [m for m in LABELS if any(m in s.means for s in self.splits.values())]
+        header = ["split", "tasks", *methods, "generated 95% CI", "gap closed 95% CI"]
+        rows = [header]
+        for split in self.splits.values():
+            cells = [split.name, str(len(split.tasks))]
+            cells += [f"{100 * split.means[m]:.1f}" if m in split.means else "-" for m in methods]
+            low, high = split.ci["generated"]
+            cells.append(f"{100 * low:.1f} to {100 * high:.1f}")
+            if "gap_closed" in split.gaps:
+                low, high = split.ci["gap_closed"]
+                gap = split.gaps["gap_closed"]
+                cells.append(f"{100 * gap:.1f} ({100 * low:.1f} to {100 * high:.1f})")
+            else:
+                cells.append("-")
+            rows.append(cells)
+        widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+        lines = [
+            "  ".join(
+                cell.ljust(width) if i == 0 else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in rows
+        ]
+        lines.insert(1, "-" * max(map(len, lines)))
+        notes = self.notes()
+        return "\n".join([*lines, *([""] if notes else []), *notes])
+
+
+def summarise(scores: dict[str, Scores], bootstrap: Bootstrap) -> dict[str, Any]:
+    """Means, intervals, gaps and paired differences of one split's scores."""
+    means = {method: value.mean for method, value in scores.items()}
+    draws = {method: bootstrap.means(value) for method, value in scores.items()}
+    ci = {method: bootstrap.interval(draw) for method, draw in draws.items()}
+    gaps: dict[str, float] = {}
+    if "oracle" in scores:
+        for method, name in (("generated", "gap_closed"), ("shuffled", "gap_closed_shuffled")):
+            if method in scores:
+                gap = float(gap_closed(means[method], means["base"], means["oracle"]))
+                if math.isfinite(gap):
+                    gaps[name] = gap
+                    closed = gap_closed(draws[method], draws["base"], draws["oracle"])
+                    ci[name] = bootstrap.interval(closed)
+    versus = {}
+    for method, value in scores.items():
+        if method != "generated":
+            # Over the tasks that both have, so that the difference is paired.
+            both = value.per_task - scores["generated"].per_task
+            difference = -float(both.nanmean())
+            if bool(torch.isnan(value.per_task).any()):
+                interval = bootstrap.interval(-bootstrap.means(Scores.of(both)))
+            else:
+                interval = bootstrap.interval(draws["generated"] - draws[method])
+            versus[method] = (difference, interval)
+    return {"means": means, "ci": ci, "gaps": gaps, "versus": versus}

@@ -1,0 +1,16 @@
+"""Training by Lightning, and only here."""
+
+from hypergen.training.data import TaskDataModule
+from hypergen.training.ema import GeneratorEMA
+from hypergen.training.module import GeneratorModule
+from hypergen.training.objectives import OBJECTIVES, make_objective
+from hypergen.training.run import fit
+
+__all__ = [
+    "OBJECTIVES",
+    "GeneratorEMA",
+    "GeneratorModule",
+    "TaskDataModule",
+    "fit",
+    "make_objective",
+]

@@ -1,0 +1,88 @@
+"""Objectives by name, mixed with weights."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from hypergen._utils.errors import UsageError, did_you_mean
+from hypergen.generators import (
+    DeltaReconstruction,
+    Distillation,
+    Mixture,
+    Objective,
+    Reconstruction,
+    TaskLoss,
+)
+
+if TYPE_CHECKING:
+    from hypergen.training.data import TaskDataModule
+
+OBJECTIVES: dict[str, type[Objective]] = {
+    "task": TaskLoss,
+    "reconstruction": Reconstruction,
+    "delta_reconstruction": DeltaReconstruction,
+    "distillation": Distillation,
+}
+
+
+def make_objective(recipe: str | Mapping[str, float], data: TaskDataModule) -> Objective:
+    """Builds an objective from its name, or a weighted sum from names and weights.
+
+    Args:
+        recipe: `"task"`, `"reconstruction"`, `"delta_reconstruction"`, `"distillation"` or the
+            dotted path of an `Objective`; or several of them with their weights.
+        data: Provides what an objective's constructor asks for by name: `target`, `loss`, `spec`,
+            `suite`, `encoder`, and the zoo's `mean` and `std` (all `[numel]` or instances).
+
+    Raises:
+        UsageError: An unknown name, or an argument that the data module does not provide.
+    """
+    if isinstance(recipe, str):
+        return _make(recipe, data)
+    if not recipe:
+        raise UsageError(f"the objective is empty.{did_you_mean('', OBJECTIVES)}")
+    return Mixture([_make(name, data) for name in recipe], [float(w) for w in recipe.values()])
+
+
+def _make(name: str, data: TaskDataModule) -> Objective:
+    cls = _find(name)
+    provided: dict[str, Callable[[], Any]] = {
+        "target": lambda: data.target,
+        "loss": lambda: data.suite.loss,
+        "suite": lambda: data.suite,
+        "spec": lambda: data.spec,
+        "encoder": lambda: data.encoder,
+        "mean": lambda: data.zoo[0].flat().mean(0),
+        "std": lambda: data.zoo[0].flat().std(0, correction=0),
+    }
+    arguments = {}
+    for parameter in inspect.signature(cls).parameters.values():
+        if parameter.name in provided:
+            arguments[parameter.name] = provided[parameter.name]()
+        elif parameter.default is parameter.empty and parameter.kind in (
+            parameter.POSITIONAL_OR_KEYWORD,
+            parameter.KEYWORD_ONLY,
+        ):
+            raise UsageError(
+                f"objective {name!r} needs {parameter.name!r}, which no data module provides: "
+                "build it by hand and pass the instance"
+            )
+    return cls(**arguments)
+
+
+def _find(name: str) -> type[Objective]:
+    if name in OBJECTIVES:
+        return OBJECTIVES[name]
+    module, _, attribute = name.rpartition(".")
+    if not module:
+        raise UsageError(f"there is no objective {name!r}.{did_you_mean(name, OBJECTIVES)}")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(f"objective {name!r} cannot be imported: {error}") from error
+    if not (inspect.isclass(found) and issubclass(found, Objective)):
+        raise UsageError(f"{name!r} is not an Objective")
+    return found
