@@ -85,7 +85,8 @@ def scores_by_task(evaluation: Evaluation) -> bytes:
                 values,
                 **style,
                 linewidth=3.2 if main else 1.6,
-                zorder=5 if main else 3,
+                # The oracle's dots stay visible where the generated line reaches them.
+                zorder={"oracle": 6, "generated": 5}.get(method, 3),
                 marker=STYLE[method]["marker"] if len(values) < 12 else None,
                 markersize=5,
             )

@@ -1,8 +1,9 @@
-"""The templates of the quickstart's sentences: frames for whole sentences, styles for label lists."""
+"""The templates of the quickstart's sentences: frames for sentences, styles for label lists."""
 
 from __future__ import annotations
 
 import itertools
+from typing import TypeVar
 
 # {vp}: "is even"; {question}: "is the digit even"; {plural}: "are even";
 # {no_vp}, {no_plural}: the same for a phrase that describes the digits to be refused.
@@ -88,6 +89,15 @@ FRAMES: dict[str, tuple[str, ...]] = {
 }
 
 
+T = TypeVar("T")
+
+
+def _spread(grid: list[T], count: int) -> list[T]:
+    """Picks `count` combinations, spread evenly over all of them."""
+    stride = len(grid) / count
+    return [grid[int((i + (i * 0.618) % 1) * stride) % len(grid)] for i in range(count)]
+
+
 def _two_sided_frames(per_kind: int = 64) -> dict[str, tuple[str, ...]]:
     """Frames that name both answers, in matching pairs of opposite polarity.
 
@@ -107,11 +117,7 @@ def _two_sided_frames(per_kind: int = 64) -> dict[str, tuple[str, ...]]:
               "{Link} {subject} {{phrase}}, {low} {a}{end}.")  # fmt: skip
     grid = list(itertools.product(orders, verbs, answers, links, subjects, ends))
     kinds: dict[str, list[str]] = {"statement": [], "refusal": []}
-    stride = len(grid) / per_kind
-    for i in range(per_kind):
-        order, verb, pair, link, subject, end = grid[
-            int((i + (i * 0.618) % 1) * stride) % len(grid)
-        ]
+    for order, verb, pair, link, subject, end in _spread(grid, per_kind):
         for kind, (a, b), slot in (
             ("statement", pair, "{vp}"), ("refusal", (pair[1], pair[0]), "{no_vp}")
         ):  # fmt: skip
@@ -123,8 +129,66 @@ def _two_sided_frames(per_kind: int = 64) -> dict[str, tuple[str, ...]]:
     return {kind: tuple(dict.fromkeys(frames)) for kind, frames in kinds.items()}
 
 
-for _kind, _frames in _two_sided_frames().items():
-    FRAMES[_kind] = tuple(dict.fromkeys((*FRAMES[_kind], *_frames)))
+def _exception_frames(per_kind: int = 28) -> dict[str, tuple[str, ...]]:
+    """Frames of "unless" and its like: "Say no unless ..." accepts, "Say yes unless ..." refuses.
+
+    Args:
+        per_kind: how many frames of each polarity, spread evenly over all combinations.
+    """
+    verbs = ("Say", "Answer", "Reply", "Respond with", "Output", "Return", "Stick to")
+    answers = (("yes", "no"), ("true", "false"), ("positive", "negative"), ("accept", "reject"))
+    links = ("unless", "except when", "except if", "save when", "other than when")
+    subjects = ("the digit", "the number", "it", "this figure", "that numeral")
+    grid = [
+        (f"{verb} {no} {link} {subject} {{vp}}.", f"{verb} {yes} {link} {subject} {{no_vp}}.")
+        for verb, (yes, no), link, subject in itertools.product(verbs, answers, links, subjects)
+    ]
+    shouts = (("Yes", "No"), ("Yep", "Nope"), ("Yeah", "Nah"), ("Always", "Never"))
+    short = [
+        (f"{no}, {link} {subject} {{vp}}.", f"{yes}, {link} {subject} {{no_vp}}.")
+        for (yes, no), link, subject in itertools.product(shouts, links[:4], subjects)
+    ]
+    pairs = _spread(grid, per_kind // 2) + _spread(short, per_kind - per_kind // 2)
+    return {"statement": tuple(a for a, _ in pairs), "refusal": tuple(b for _, b in pairs)}
+
+
+def _sorting_frames(per_kind: int = 28) -> dict[str, tuple[str, ...]]:
+    """Frames that sort digits: "Keep digits that ..., drop the rest" and the other way round.
+
+    Args:
+        per_kind: how many frames of each polarity, spread evenly over all combinations.
+    """
+    keep = ("Keep", "Retain", "Accept", "Let in", "Collect", "Take", "Approve", "Hold on to")
+    drop = ("drop", "discard", "throw out", "remove", "reject", "leave out", "get rid of", "skip")
+    nouns = ("digits", "numbers", "pictures of numbers", "the figures", "images of digits")
+    ends = ("the rest", "all others", "everything else", "the remaining ones")
+    grid = [
+        (
+            f"{k} {noun} that {{plural}}, {d} {end}.",
+            f"{d[0].upper() + d[1:]} {noun} that {{no_plural}}, {k.lower()} {end}.",
+        )
+        for k, d, noun, end in itertools.product(keep, drop, nouns, ends)
+    ]
+    verdicts = (
+        ("right", "wrong"), ("fine", "bad"), ("welcome", "unwanted"), ("good", "not good"),
+        ("accepted", "refused"), ("positive", "negative"), ("in", "out"),
+    )  # fmt: skip
+    judged = [
+        (
+            f"{noun} that {{plural}} are {good}, {end} are {bad}.",
+            f"{noun} that {{no_plural}} are {bad}, {end} are {good}.",
+        )
+        for noun, (good, bad), end in itertools.product(
+            ("Digits", "Numbers", "Figures"), verdicts, ("the rest", "all others", "the others")
+        )
+    ]
+    pairs = _spread(grid, per_kind // 2) + _spread(judged, per_kind - per_kind // 2)
+    return {"plural": tuple(a for a, _ in pairs), "refusal": tuple(b for _, b in pairs)}
+
+
+for _family in (_two_sided_frames(), _exception_frames(), _sorting_frames()):
+    for _kind, _frames in _family.items():
+        FRAMES[_kind] = tuple(dict.fromkeys((*FRAMES[_kind], *_frames)))
 
 # Phrase styles for a set of digits. {or}: "3, 5 or 7"; {and}: "3, 5 and 7"; {comma}: "3, 5, 7";
 # {a_or}: "a three, a five or a seven"; {first}, {last}: ends of a contiguous run.

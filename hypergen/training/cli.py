@@ -236,6 +236,7 @@ def _fit(cli: RecipeCLI) -> dict[str, Any]:
     if trainer.fast_dev_run:
         trainer.fit(cli.model, datamodule=cli.datamodule)
         return {}
+    cli.model.connect(cli.datamodule)  # before anything is written
     checkpoint = open_run(run, resume=cli.config.resume) if _is_first_process() else None
     if cli.config.resume:
         checkpoint = run / LAST

@@ -148,6 +148,9 @@ _EXPECTED = (
     r".*GPU available but not used",  # said so by the options
     r".*The number of training batches \(\d+\) is smaller than the logging interval",
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own call of torch
+    # Lightning's own calls of the parser, and the parser's notice that it says so once.
+    r"(?s).*instantiate_classes",
+    r"\s*By default only one JsonargparseDeprecationWarning",
     r".*You called `self\.log\('(val|test)/.*rank_zero_only",
 )
 

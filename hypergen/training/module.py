@@ -101,28 +101,39 @@ class GeneratorModule(LightningModule):
             }
         )
         self._window: list[Tensor] = []
+        self._connected: Any = None  # the data module that the objective was built from
 
     # -- set-up --------------------------------------------------------------------------------
 
-    def setup(self, stage: str) -> None:
-        """Builds an objective that is given by name, and puts the generator in training mode.
+    def connect(self, data: Any) -> None:
+        """Builds an objective that is given by name, and asks for the batches that it reads.
+
+        Args:
+            data: The data module.
 
         Raises:
             UsageError: There is no objective, or no data module to build it from.
         """
-        data = getattr(self.trainer, "datamodule", None)
-        if self.recipe is not None:
+        if self.recipe is not None and (self.objective is None or self._connected is not data):
             if data is None:
                 raise UsageError(
                     f"the objective {self.recipe!r} is given by name, which needs a data module: "
                     "pass datamodule= to the trainer, or an Objective instance"
                 )
-            self.objective = make_objective(self.recipe, data)
-        if self.objective is None and stage == "fit":
-            raise UsageError("there is no objective to train for: pass objective=")
+            self.objective, self._connected = make_objective(self.recipe, data), data
         if self.objective is not None and hasattr(data, "needs"):
             data.needs = self.objective.needs
+
+    def setup(self, stage: str) -> None:
+        """Connects the data module, and puts the generator in training mode.
+
+        Raises:
+            UsageError: There is no objective to train for, or none can be built.
+        """
+        self.connect(getattr(self.trainer, "datamodule", None))
         if stage == "fit":
+            if self.objective is None:
+                raise UsageError("there is no objective to train for: pass objective=")
             self.generator.train()  # an earlier fit, or `load`, left it in evaluation mode
 
     def configure_callbacks(self) -> list[Callback]:
@@ -264,8 +275,9 @@ class GeneratorModule(LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what rebuilds the generator."""
+        """Adds what rebuilds the generator, and the losses since the last log."""
         checkpoint["generator"] = self.generator.to_dict()
+        checkpoint["losses"] = torch.stack(self._window) if self._window else torch.empty(0)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Checks that everything trained is there and fits.
@@ -283,6 +295,7 @@ class GeneratorModule(LightningModule):
                     f"tensor {key!r} has shape {list(state[key].shape)} in the checkpoint, "
                     f"{list(expected[key].shape)} in this run"
                 )
+        self._window = list(checkpoint.get("losses", torch.empty(0)).unbind())
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]

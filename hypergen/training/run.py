@@ -83,6 +83,7 @@ def fit(
     folder = None if run is None else Path(run)
     if folder is None and (resume or wandb or tensorboard):
         raise UsageError("resume, wandb and tensorboard need a run folder: pass run=")
+    module.connect(data)  # before anything is written
     checkpoint = open_run(folder, resume=resume)
     validation: dict[str, Any] = {"limit_val_batches": 0}
     if val_every is not None:
