@@ -178,6 +178,9 @@ def build_tasks(
     few = {**counts, "train": (train_wordings + 1) // 2}  # no need of more where nothing is trained
     writers = {s: SentenceWriter(templates, counts if s == "train" else few) for s in TASK_SPLITS}
 
+    # A property has its own vocabulary, which a few sentences do not teach apart from its frames.
+    richer = SentenceWriter(templates, {**counts, "train": train_wordings * 5 // 2})
+
     concepts = all_concepts()
     groups = concept_groups(concepts)
     order = list(range(len(groups)))

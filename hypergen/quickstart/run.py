@@ -153,7 +153,7 @@ def build_generator(data: DigitsDataModule, seed: int) -> Generator:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return PerceiverGenerator(
-            data.spec, data.encoder, latents=48, dim=16, heads=1, hidden=384, depth=2, dropout=0.1
+            data.spec, data.encoder, latents=48, dim=16, heads=1, hidden=384, depth=2, dropout=0.15
         )
 
 
@@ -170,7 +170,7 @@ def train_generator(
         warm = GeneratorModule(generator, "reconstruction", lr=1e-3, weight_decay=0.05, seed=seed)
         fit(warm, data, max_steps=warm_steps, desc="warm start from the zoo")
     module = GeneratorModule(
-        generator, "task", lr=1e-3, weight_decay=0.05, ema_decay=0.99, seed=seed
+        generator, "task", lr=1e-3, weight_decay=0.1, ema_decay=0.99, seed=seed
     )
     fit(module, data, run, max_steps=steps, desc="training through the network")
 

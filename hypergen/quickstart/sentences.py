@@ -11,7 +11,7 @@ from hypergen.quickstart.wordings import Phrase, fill, negate
 
 Answers = tuple[bool, ...]
 
-_KIND_WEIGHTS = {"statement": 0.45, "question": 0.2, "plural": 0.2, "refusal": 0.15}
+_KIND_WEIGHTS = {"statement": 0.4, "question": 0.2, "plural": 0.2, "refusal": 0.2}
 
 
 def complement(answers: Answers) -> Answers:

@@ -1,4 +1,4 @@
-"""The templates of the quickstart's sentences: frames for sentences, styles for label lists."""
+"""The templates of the quickstart: frames for whole sentences, styles for lists of digits."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _spread(grid: list[T], count: int) -> list[T]:
     return [grid[int((i + (i * 0.618) % 1) * stride) % len(grid)] for i in range(count)]
 
 
-def _two_sided_frames(per_kind: int = 64) -> dict[str, tuple[str, ...]]:
+def _two_sided_frames(per_kind: int = 240) -> dict[str, tuple[str, ...]]:
     """Frames that name both answers, in matching pairs of opposite polarity.
 
     "Say yes if the digit ..., no otherwise" and "Say no if the digit ..., yes otherwise" differ in
@@ -129,7 +129,7 @@ def _two_sided_frames(per_kind: int = 64) -> dict[str, tuple[str, ...]]:
     return {kind: tuple(dict.fromkeys(frames)) for kind, frames in kinds.items()}
 
 
-def _exception_frames(per_kind: int = 28) -> dict[str, tuple[str, ...]]:
+def _exception_frames(per_kind: int = 12) -> dict[str, tuple[str, ...]]:
     """Frames of "unless" and its like: "Say no unless ..." accepts, "Say yes unless ..." refuses.
 
     Args:
@@ -152,7 +152,7 @@ def _exception_frames(per_kind: int = 28) -> dict[str, tuple[str, ...]]:
     return {"statement": tuple(a for a, _ in pairs), "refusal": tuple(b for _, b in pairs)}
 
 
-def _sorting_frames(per_kind: int = 28) -> dict[str, tuple[str, ...]]:
+def _sorting_frames(per_kind: int = 60) -> dict[str, tuple[str, ...]]:
     """Frames that sort digits: "Keep digits that ..., drop the rest" and the other way round.
 
     Args:

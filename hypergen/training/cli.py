@@ -26,8 +26,8 @@ from hypergen.generators import Generator, load
 from hypergen.training.loggers import quiet
 from hypergen.training.messages import explain
 from hypergen.training.module import GeneratorModule
+from hypergen.training.recipes import resolve_recipe
 from hypergen.training.run import (
-    CONFIG,
     GENERATOR,
     LAST,
     open_run,
@@ -214,7 +214,7 @@ def command(verb: str, words: Sequence[str]) -> dict[str, Any]:
     """Runs a verb and returns the trainer's last metrics by name; see `main`."""
     if verb not in VERBS:
         raise UsageError(f"unknown command '{verb}'.{did_you_mean(verb, VERBS)}")
-    words, folder = _recipe(list(words))
+    words, folder = resolve_recipe(list(words))
     with quiet():
         cli = RecipeCLI(verb, words, folder)
         module, data, trainer = cli.model, cli.datamodule, cli.trainer
@@ -233,7 +233,7 @@ def command(verb: str, words: Sequence[str]) -> dict[str, Any]:
 
 def _fit(cli: RecipeCLI) -> dict[str, Any]:
     trainer, run = cli.trainer, cli.folder
-    if trainer.fast_dev_run:
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]
         trainer.fit(cli.model, datamodule=cli.datamodule)
         return {}
     cli.model.connect(cli.datamodule)  # before anything is written
@@ -254,58 +254,3 @@ def _start_from(module: GeneratorModule, other: Generator, name: str) -> None:
     if other.spec != module.generator.spec:
         raise RunError(f"--init {name}: that run generates for another target")
     module.generator.load_tensors(other.state_dict(), origin=f"--init {name}")
-
-
-def _recipe(words: list[str]) -> tuple[list[str], Path]:
-    """Finds the recipe file; returns the words with its path in them, and the default run folder.
-
-    `-c NAME` means `configs/NAME.yaml`; `--run DIR` without a recipe reads that run's own.
-
-    Raises:
-        UsageError: There is no such recipe, or none is given.
-    """
-    folder = Path("runs")
-    found = False
-    for i, word in enumerate(words):
-        option, equals, value = word.partition("=")
-        if option not in ("-c", "--config"):
-            continue
-        if not equals:
-            if i + 1 == len(words) or words[i + 1].startswith("-"):
-                raise UsageError(f"{option} needs a file: the recipe")
-            value = words[i + 1]
-        path = _find_recipe(value)
-        if equals:
-            words[i] = f"{option}={path}"
-        else:
-            words[i + 1] = str(path)
-        folder, found = Path("runs") / path.stem, True
-    run = _value_of(words, "--run")
-    helps = any(word in ("-h", "--help") for word in words)
-    if not found and run is not None and not helps:
-        if not (Path(run) / CONFIG).is_file():
-            raise RunNotFoundError(f"{Path(run) / CONFIG} does not exist: give a recipe with -c")
-        words = ["--config", str(Path(run) / CONFIG), *words]
-    elif not found and not helps:
-        raise UsageError("give a recipe: -c configs/NAME.yaml")
-    return words, folder
-
-
-def _find_recipe(value: str) -> Path:
-    path = Path(value)
-    for candidate in (path, Path("configs") / f"{value}.yaml"):
-        if candidate.is_file():
-            return candidate
-    parent = path.parent if path.suffix else Path("configs")
-    known = [str(p) for p in sorted(parent.glob("*.y*ml"))] if parent.is_dir() else []
-    wanted = value if path.suffix else str(parent / f"{value}.yaml")
-    raise UsageError(f"there is no recipe {value!r}.{did_you_mean(wanted, known)}")
-
-
-def _value_of(words: Sequence[str], option: str) -> str | None:
-    for i, word in enumerate(words):
-        if word.startswith(f"{option}="):
-            return word.partition("=")[2]
-        if word == option and i + 1 < len(words):
-            return words[i + 1]
-    return None

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from hypergen._utils.errors import UsageError, did_you_mean
 from hypergen._utils.seeding import generator as seeded
-from hypergen._utils.seeding import stable_seed
 from hypergen.conditions import ConditionEncoder
-from hypergen.specs import Weights, WeightSpec
+from hypergen.specs import Weights
 from hypergen.targets import Target
 from hypergen.training.bank import Batch, ListLoader, StepLoader, WordingBank
+from hypergen.training.parts import Parts, TaskParts
 from hypergen.zoo import TaskSuite
 
-Parts = tuple[TaskSuite, ConditionEncoder, Target]
+__all__ = ["Parts", "TaskDataModule"]
 
 
-class TaskDataModule(LightningDataModule):
+class TaskDataModule(TaskParts):
     """Batches of a task suite: some tasks, one wording of each, some samples of each.
 
     Training batch i is a function of `seed` and i alone, whatever the number of processes: with
@@ -32,8 +30,8 @@ class TaskDataModule(LightningDataModule):
 
     A batch holds `condition` (`[U]` distinct conditions; `raw` descriptions instead when the
     encoder is trained too), `gather` (`[B]`, which condition each network has, if tasks are drawn
-    with replacement), `tasks` (`[B]`), what `suite.sample` returns (B · samples_per_task rows in blocks by
-    task) and `weights` (`[B, numel]`, stored ones), the last two only if the objective needs them.
+    with replacement), `tasks` (`[B]`), what `suite.sample` returns (B · samples_per_task rows in
+    blocks by task) and stored `weights` (`[B, numel]`), the last two if the objective needs them.
 
     Give the parts, or write a subclass whose `build` (and `build_zoo`) makes them when they are
     first asked for; its `__init__` passes the other arguments on.
@@ -52,14 +50,18 @@ class TaskDataModule(LightningDataModule):
         train_tasks: Split of the tasks to train on.
         train_wordings: Split of their descriptions.
         val_splits: Split of tasks → split of their descriptions, for validation; the first gives
-            `val/score`, further ones `val/score/SPLIT`. `{"val": "val"}` when not given.
-        test_splits: The same for testing. `{"heldout_tasks": "train"}` when not given.
+            `val/score`, further ones `val/score/SPLIT`. The class's `VAL_SPLITS` when not given.
+        test_splits: The same for testing; the class's `TEST_SPLITS` when not given.
         eval_batch: Networks generated at a time in validation and testing.
         seed: Seed of all draws.
 
     Raises:
         UsageError: A number is not positive, or a split does not exist or has no task.
     """
+
+    # A subclass sets its own.
+    VAL_SPLITS: ClassVar[dict[str, str]] = {"val": "val"}
+    TEST_SPLITS: ClassVar[dict[str, str]] = {"heldout_tasks": "train"}
 
     def __init__(
         self,
@@ -79,7 +81,7 @@ class TaskDataModule(LightningDataModule):
         eval_batch: int = 64,
         seed: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(suite, encoder, target, zoo, zoo_tasks, train_tasks, seed)
         for name, value in (
             ("tasks_per_batch", tasks_per_batch),
             ("samples_per_task", samples_per_task),
@@ -89,97 +91,15 @@ class TaskDataModule(LightningDataModule):
         ):
             if value <= 0:
                 raise UsageError(f"{name} must be positive, not {value}")
-        self._given = (suite, encoder, target)
-        self._given_zoo = (zoo, zoo_tasks)
         self.tasks_per_batch, self.samples_per_task = tasks_per_batch, samples_per_task
         self.temperature, self.epoch = temperature, epoch
-        self.train_tasks, self.train_wordings = train_tasks, train_wordings
-        self.val_splits = dict(val_splits or {"val": "val"})
-        self.test_splits = dict(test_splits or {"heldout_tasks": "train"})
-        self.eval_batch, self.seed = eval_batch, seed
+        self.train_wordings = train_wordings
+        self.val_splits = dict(val_splits or self.VAL_SPLITS)
+        self.test_splits = dict(test_splits or self.TEST_SPLITS)
+        self.eval_batch = eval_batch
         self.needs: frozenset[str] = frozenset({"inputs"})
-        self._parts: Parts | None = None
-        self._zoo: tuple[Weights, Tensor] | None = None
         self._banks: dict[tuple[str, str], WordingBank] = {}
         self._device = torch.device("cpu")
-
-    # -- parts ---------------------------------------------------------------------------------
-
-    def build(self) -> Parts:
-        """Makes suite, encoder and target, once; the same ones for the same `seed`.
-
-        Raises:
-            UsageError: They were neither given nor does the subclass make them.
-        """
-        suite, encoder, target = self._given
-        if suite is None or encoder is None or target is None:
-            raise UsageError(
-                f"{type(self).__name__} needs suite, encoder and target, or a build() that makes "
-                "them"
-            )
-        return suite, encoder, target
-
-    def build_zoo(self) -> tuple[Weights, Sequence[int] | Tensor]:
-        """Makes the trained weights and their task numbers, once, when an objective needs them.
-
-        Raises:
-            UsageError: They were neither given nor does the subclass make them.
-        """
-        zoo, tasks = self._given_zoo
-        if zoo is None:
-            raise UsageError(
-                "reconstruction needs trained weights: give zoo= to the data module, or choose "
-                "the objective 'task'"
-            )
-        return zoo, self.suite.task_splits[self.train_tasks] if tasks is None else tasks
-
-    def save(self, run: Path) -> None:
-        """Writes into a run folder what later commands need beside the generator: the suite."""
-        try:
-            self.suite.save(run)
-        except UsageError:  # a suite that was made by hand has no recipe to save
-            return
-
-    def _built(self) -> Parts:
-        if self._parts is None:
-            # Whatever building draws, what follows it does not depend on whether it was cached.
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(stable_seed("build", self.seed))
-                self._parts = self.build()
-        return self._parts
-
-    @property
-    def suite(self) -> TaskSuite:
-        """The tasks."""
-        return self._built()[0]
-
-    @property
-    def encoder(self) -> ConditionEncoder:
-        """What encodes the descriptions."""
-        return self._built()[1]
-
-    @property
-    def target(self) -> Target:
-        """The frozen network."""
-        return self._built()[2]
-
-    @property
-    def spec(self) -> WeightSpec:
-        """What is generated."""
-        return self.target.spec
-
-    @property
-    def zoo(self) -> tuple[Weights, Tensor]:
-        """Trained weights of batch size M, and their task numbers `[M]`."""
-        if self._zoo is None:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(stable_seed("zoo", self.seed))
-                weights, tasks = self.build_zoo()
-            numbers = torch.as_tensor(tasks, dtype=torch.long)
-            if numbers.shape != (len(weights),):
-                raise UsageError(f"{len(weights)} weights in the zoo have {len(numbers)} tasks")
-            self._zoo = (weights.detach(), numbers)
-        return self._zoo
 
     # -- Lightning -----------------------------------------------------------------------------
 
@@ -190,9 +110,10 @@ class TaskDataModule(LightningDataModule):
 
     def teardown(self, stage: str) -> None:
         """Gives the device's memory back."""
-        self.target.cpu()
-        self._banks.clear()
         self._device = torch.device("cpu")
+        self.target.to(self._device)
+        for bank in self._banks.values():
+            bank.to(self._device)
 
     def train_dataloader(self) -> StepLoader:
         """Endless batches, `epoch` of them an epoch."""
@@ -259,9 +180,7 @@ class TaskDataModule(LightningDataModule):
             if wordings not in suite.descriptions:
                 hint = did_you_mean(wordings, suite.descriptions)
                 raise UsageError(f"the suite has no split {wordings!r} of wordings.{hint}")
-            made = WordingBank(
-                self.encoder, suite.descriptions[wordings], suite.task_splits[tasks]
-            )
+            made = WordingBank(self.encoder, suite.descriptions[wordings], suite.task_splits[tasks])
             if not len(made):
                 raise UsageError(f"no task of the split {tasks!r} has a wording in {wordings!r}")
             self._banks[tasks, wordings] = made

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 
 from hypergen._utils.errors import RunError, UsageError
 
@@ -110,4 +110,6 @@ class GeneratorEMA(Callback):
 
 
 def _parameters(module: LightningModule) -> dict[str, Tensor]:
-    return {n: p for n, p in module.generator.named_parameters() if p.requires_grad}
+    generator = module.generator
+    assert isinstance(generator, nn.Module)
+    return {n: p for n, p in generator.named_parameters() if p.requires_grad}

@@ -107,8 +107,8 @@ class ProgressBar(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Opens the bar where training begins."""
         if trainer.is_global_zero:
-            total = trainer.estimated_stepping_batches
-            total = int(total) if total != float("inf") else None
+            steps = trainer.estimated_stepping_batches
+            total = int(steps) if steps != float("inf") else None
             self._bar = progress(total=total, desc=self.desc, unit="step")
             self._bar.update(trainer.global_step)
 
@@ -120,7 +120,8 @@ class ProgressBar(Callback):
         if bar is None or bar.disable:
             return
         bar.update(trainer.global_step - bar.n)
-        if bar.n % max(1, trainer.log_every_n_steps) == 0:
+        every = max(1, trainer.log_every_n_steps)  # type: ignore[attr-defined]
+        if bar.n % every == 0:
             metrics = trainer.logged_metrics
             self._shown.update({k: float(v) for k, v in metrics.items() if k != "train/lr"})
             bar.set_postfix({k: f"{v:.4g}" for k, v in self._shown.items()}, refresh=False)
@@ -143,15 +144,12 @@ class ProgressBar(Callback):
 
 # What Lightning warns of, and why it does not concern us.
 _EXPECTED = (
-    r".*Checkpoint directory .* exists and is not empty",  # a resumed run
-    r".*Starting from v1\.9\.0, `tensorboardX` has been removed",  # other loggers are chosen
     r".*GPU available but not used",  # said so by the options
     r".*The number of training batches \(\d+\) is smaller than the logging interval",
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own call of torch
     # Lightning's own calls of the parser, and the parser's notice that it says so once.
     r"(?s).*instantiate_classes",
     r"\s*By default only one JsonargparseDeprecationWarning",
-    r".*You called `self\.log\('(val|test)/.*rank_zero_only",
 )
 
 

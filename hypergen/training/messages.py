@@ -43,13 +43,14 @@ def explain(message: str, parser: Any, verb: str) -> str:
             return f"the recipe has no key '{found[1]}'.{did_you_mean(found[1], keys)}"
         name = owner[1].rpartition(".")[2]
         return f"{where}: {name} has no argument '{found[1]}'." + did_you_mean(
-            found[1], _arguments(owner[1])
+            found[1], _arguments(owner[1], where)
         )
     if found := re.search(r"Expected a dot import path string: (\S+)", message):
         hint = did_you_mean(found[1], _classes(where)) or " Give its dotted path."
         return f"{where}: there is no class '{found[1]}'.{hint}"
     if found := re.search(r"module '([^']+)' has no attribute '([^']+)'", message):
-        names = [n for n, v in vars(importlib.import_module(found[1])).items() if inspect.isclass(v)]
+        values = vars(importlib.import_module(found[1])).items()
+        names = [name for name, value in values if inspect.isclass(value)]
         return f"{where}: {found[1]} has no class '{found[2]}'.{did_you_mean(found[2], names)}"
     if found := re.search(r"No module named '([^']+)'", message):
         return f"{where}: no module named '{found[1]}'"
@@ -66,7 +67,7 @@ def explain(message: str, parser: Any, verb: str) -> str:
 
 
 def nearest(option: str, options: Iterable[str]) -> str:
-    """" Did you mean '--model.lr'?" for `--lr`, `--model.lrr` and the like; "" for nothing near."""
+    """A hint such as " Did you mean '--model.lr'?", by the whole option or by its last part."""
     options = sorted(set(options))
     last = option.lstrip("-").rpartition(".")[2]
     ends = {o: o.lstrip("-").rpartition(".")[2] for o in options}
@@ -84,13 +85,14 @@ def _options(parser: Any) -> list[str]:
     return [o for o in parser._option_string_actions if o.startswith("--") and ".help" not in o]
 
 
-def _arguments(path: str) -> list[str]:
+def _arguments(path: str, where: str) -> list[str]:
     module, _, name = path.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError):
         return []
-    linked = ("spec", "encoder")  # given by the data module
+    # What the data module gives to the generator is no argument of a recipe.
+    linked = ("spec", "encoder") if where.endswith("generator") else ()
     return [name for name in inspect.signature(found).parameters if name not in linked]
 
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule
-from torch import Tensor, nn
+from torch import Tensor
 
 from hypergen._utils.errors import RunError, UsageError, WeightsError
 from hypergen._utils.seeding import stable_seed
 from hypergen.generators import Generator, Objective
+from hypergen.training.checkpoints import read_checkpoint
 from hypergen.training.ema import GeneratorEMA
 from hypergen.training.objectives import make_objective
+from hypergen.training.optim import lr_factor, parameter_groups
 
 _PREFIX = "generator."
 
@@ -134,55 +136,31 @@ class GeneratorModule(LightningModule):
         if stage == "fit":
             if self.objective is None:
                 raise UsageError("there is no objective to train for: pass objective=")
+            self._window = []
             self.generator.train()  # an earlier fit, or `load`, left it in evaluation mode
 
     def configure_callbacks(self) -> list[Callback]:
         """The averaging of weights, if asked for."""
         return [GeneratorEMA(self.ema_decay)] if self.ema_decay > 0 else []
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """AdamW with decay for matrices alone, and the schedule by step."""
-        optimizer = torch.optim.AdamW(
-            self.parameter_groups(), lr=self.lr, betas=self.betas, fused=True
+        groups = parameter_groups(self, self.weight_decay)
+        # A fused optimiser unscales gradients itself, after which they cannot be clipped.
+        fused = self.trainer.precision != "16-mixed"
+        optimizer = torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, fused=fused)
+        factor = partial(
+            lr_factor,
+            total=self.trainer.estimated_stepping_batches,
+            warmup=self.warmup,
+            schedule=self.schedule,
+            final=self.final_lr,
         )
-        total = self.trainer.estimated_stepping_batches
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: self.lr_factor(s, total))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
-
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """Trained parameters: those that decay, and those that do not."""
-        decay: list[Tensor] = []
-        rest: list[Tensor] = []
-        plain = (nn.Embedding, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
-        seen: set[int] = set()
-        for module in self.modules():
-            for name, parameter in module.named_parameters(recurse=False):
-                if not parameter.requires_grad or id(parameter) in seen:
-                    continue
-                seen.add(id(parameter))
-                is_matrix = parameter.dim() > 1 and "offset" not in name
-                (decay if is_matrix and not isinstance(module, plain) else rest).append(parameter)
-        groups = [
-            {"params": decay, "weight_decay": self.weight_decay},
-            {"params": rest, "weight_decay": 0.0},
-        ]
-        return [group for group in groups if group["params"]]
-
-    def lr_factor(self, step: int, total: float) -> float:
-        """Learning rate of a step as a fraction of the peak, `total` steps in all."""
-        warmup = self.warmup
-        if warmup < 1:
-            warmup = warmup * total if math.isfinite(total) else 0
-        warmup = math.ceil(warmup)
-        if step < warmup:
-            return (step + 1) / (warmup + 1)
-        if self.schedule == "constant" or not math.isfinite(total):
-            return 1.0
-        done = min(1.0, (step - warmup) / max(1.0, total - warmup))
-        return self.final_lr + (1 - self.final_lr) * 0.5 * (1 + math.cos(math.pi * done))
 
     # -- training ------------------------------------------------------------------------------
 
@@ -190,8 +168,8 @@ class GeneratorModule(LightningModule):
         """Makes the noise of this step depend on its number alone."""
         number = self.trainer.fit_loop.epoch_loop.total_batch_idx
         seed = stable_seed("step", self.seed, number, self.global_rank)
-        # Not `torch.manual_seed`: it reaches for every kind of device, and while CUDA sleeps formats
-        # the stack each time, 0.3 ms a step.
+        # Not `torch.manual_seed`: it reaches for every kind of device, and formats the stack each
+        # time while CUDA sleeps: 0.3 ms a step.
         torch.default_generator.manual_seed(seed)
         if self.device.type != "cpu":
             torch.get_device_module(self.device).manual_seed(seed)
@@ -204,14 +182,15 @@ class GeneratorModule(LightningModule):
         """
         assert self.objective is not None
         loss = self.generator.loss(self._encoded(batch), self.objective)
-        self._window.append(loss.detach())
-        every = self.trainer.log_every_n_steps
-        if every and (self.global_step + 1) % every == 0:
-            self._log_train(batch)
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every:
+            self._window.append(loss.detach())
+            if (self.global_step + 1) % every == 0:
+                self._log_train()
         return loss
 
-    def _log_train(self, batch: Mapping[str, Any]) -> None:
-        mean = torch.stack(self._window).mean()
+    def _log_train(self) -> None:
+        mean = torch.stack([loss.to(self.device) for loss in self._window]).mean()
         self._window = []
         if not bool(torch.isfinite(mean)):  # the only place that waits for an accelerator
             raise WeightsError(
@@ -263,7 +242,9 @@ class GeneratorModule(LightningModule):
 
     # -- checkpoints ---------------------------------------------------------------------------
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(  # type: ignore[override]
+        self, *args: Any, **kwargs: Any
+    ) -> dict[str, Any]:
         """The generator, and what is trained of the objective: nothing that is frozen."""
         trained = {name for name, p in self.named_parameters() if p.requires_grad}
         state: dict[str, Any] = super().state_dict(*args, **kwargs)
@@ -334,22 +315,3 @@ class GeneratorModule(LightningModule):
         module.on_load_checkpoint(checkpoint)
         module.load_state_dict(checkpoint["state_dict"], strict=False)
         return module
-
-
-def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """Reads a checkpoint of `GeneratorModule` without unpickling anything but tensors.
-
-    Raises:
-        RunError: The file is missing, damaged, or no such checkpoint.
-    """
-    if not Path(path).is_file():
-        raise RunError(f"{path} does not exist")
-    try:
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except Exception as error:  # torch raises many kinds, with messages of many lines
-        reason = str(error).split("\n", 1)[0]
-        raise RunError(f"{path} is not a readable checkpoint: {reason}") from error
-    keys = ("state_dict", "generator", "hyper_parameters")
-    if not isinstance(checkpoint, dict) or any(key not in checkpoint for key in keys):
-        raise RunError(f"{path} is not a checkpoint of a generator")
-    return checkpoint

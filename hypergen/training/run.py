@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import shutil
 import signal
 import threading
@@ -12,18 +11,20 @@ from typing import Any
 
 import torch
 import yaml
-from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from hypergen._utils.errors import RunNotFoundError, UsageError
 from hypergen._utils.extras import require
 from hypergen._utils.io import write_text
+from hypergen.training.checkpoints import LastCheckpoint, read_checkpoint
 from hypergen.training.loggers import MetricsLogger, ProgressBar, quiet
-from hypergen.training.module import GeneratorModule, read_checkpoint
+from hypergen.training.module import GeneratorModule
+from hypergen.training.record import describe, plain
 
-CONFIG, METRICS, GENERATOR, LAST = "config.yaml", "metrics.csv", "generator", "checkpoints/last.ckpt"
+CONFIG, METRICS = "config.yaml", "metrics.csv"
+GENERATOR, LAST = "generator", "checkpoints/last.ckpt"
 # What a run writes and a new run in the same folder replaces; other files are left alone.
 _OWN = (CONFIG, METRICS, GENERATOR, "checkpoints", "tensorboard", "wandb", "suite.json")
 
@@ -107,7 +108,7 @@ def fit(
         )
         if folder is not None:
             config = {"model": describe(module), "data": describe(data), "trainer": options}
-            write_config(folder, yaml.safe_dump(_plain(config), sort_keys=False))
+            write_config(folder, yaml.safe_dump(plain(config), sort_keys=False))
     return train(made, module, data, folder, checkpoint)
 
 
@@ -124,7 +125,7 @@ def trainer_defaults() -> dict[str, Any]:
 
 def train(
     trainer: Trainer,
-    module: LightningModule,
+    module: GeneratorModule,
     data: LightningDataModule,
     run: Path | None,
     checkpoint: Path | None,
@@ -227,121 +228,3 @@ def run_callbacks(run: Path | None, checkpoint_every: int, desc: str) -> list[Ca
     if run is not None:
         callbacks.append(LastCheckpoint(run / LAST, checkpoint_every))
     return callbacks
-
-
-class LastCheckpoint(Checkpoint):
-    """Keeps one checkpoint, the last: every so many steps and after the final one.
-
-    Written beside its place and renamed, so that a killed process leaves a whole one. The metrics
-    are written first: they never lag behind.
-
-    Args:
-        path: The file.
-        every: Steps between checkpoints.
-
-    Raises:
-        UsageError: `every` is not positive.
-    """
-
-    def __init__(self, path: str | Path, every: int = 1000) -> None:
-        if every < 1:
-            raise UsageError(f"checkpoint_every must be at least 1, not {every}")
-        self.path, self.every = Path(path), every
-        self._saved = -1
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Lets the metrics go on where a resumed run goes on."""
-        self._saved = trainer.global_step
-        for logger in trainer.loggers:
-            if isinstance(logger, MetricsLogger) and trainer.ckpt_path is not None:
-                logger.resume(_step(trainer.ckpt_path))
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
-    ) -> None:
-        """Saves, if it is time."""
-        step = trainer.global_step
-        epochs = trainer.max_epochs or -1
-        final = step == trainer.max_steps or (
-            trainer.is_last_batch and trainer.current_epoch + 1 == epochs
-        )
-        if step == self._saved or not (final or step % self.every == 0):
-            return  # also when gradients are being accumulated
-        self._saved = step
-        for logger in trainer.loggers:
-            logger.save()
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
-        trainer.save_checkpoint(temporary)
-        if trainer.is_global_zero:
-            temporary.replace(self.path)
-
-
-def _step(path: str | Path) -> int:
-    return int(read_checkpoint(path)["global_step"])
-
-
-def last_step(run: str | Path) -> int:
-    """Number of finished steps in a run folder's last checkpoint.
-
-    Raises:
-        RunError: It is missing or damaged.
-    """
-    return _step(Path(run) / LAST)
-
-
-# -- the record --------------------------------------------------------------------------------
-
-
-def describe(thing: GeneratorModule | LightningDataModule) -> dict[str, Any]:
-    """What is known of a module made by hand, in the layout of a recipe.
-
-    Arguments that are instances (an objective, a suite) are named by class: such a config.yaml is
-    a record, not a recipe that the command line can run.
-    """
-    if isinstance(thing, GeneratorModule):
-        generator = thing.generator
-        return {
-            "generator": {
-                "class_path": type(generator).__name__,
-                "init_args": dict(generator.config),
-            },
-            **dict(thing.hparams),
-            "objective": thing.recipe or type(thing.objective).__name__,
-        }
-    cls = type(thing)
-    public = {k: v for k, v in vars(thing).items() if not k.startswith("_")}
-    settings = {k: v for k, v in public.items() if _is_plain(v)}
-    names = _arguments(cls)
-    return {
-        "class_path": f"{cls.__module__}.{cls.__qualname__}",
-        "init_args": {k: v for k, v in settings.items() if k in names},
-    }
-
-
-def _arguments(cls: type) -> set[str]:
-    """Names that a constructor takes, those of its bases too if it passes others on."""
-    names: set[str] = set()
-    for base in cls.__mro__:
-        if "__init__" not in vars(base):
-            continue
-        parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
-        names |= {p.name for p in parameters}
-        if all(p.kind is not p.VAR_KEYWORD for p in parameters):
-            break
-    return names
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, dict):
-        return all(map(_is_plain, value.values()))
-    if isinstance(value, (list, tuple)):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, (bool, int, float, str))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    return value if _is_plain(value) else type(value).__name__

@@ -7,8 +7,8 @@ import subprocess
 import sys
 
 import pytest
-import toy
 import torch
+import toy
 import yaml
 
 import hypergen
@@ -142,9 +142,7 @@ def test_a_run_is_not_overwritten_unasked(tmp_path, capfd):
     assert cli.main(["fit", "-c", "small"]) == 0
     before = weights(tmp_path / "runs" / "small")
     message = fails(capfd, "fit", "-c", "small", "--seed", "1")
-    assert message == (
-        "runs/small holds a run: add --resume, --overwrite, or another --run DIR"
-    )
+    assert message == ("runs/small holds a run: add --resume, --overwrite, or another --run DIR")
     assert weights(tmp_path / "runs" / "small") == before
     assert cli.main(["fit", "-c", "small", "--seed", "1", "--overwrite"]) == 0
     assert weights(tmp_path / "runs" / "small") != before

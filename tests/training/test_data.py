@@ -5,8 +5,8 @@ from __future__ import annotations
 from itertools import islice
 
 import pytest
-import toy
 import torch
+import toy
 
 from hypergen.conditions import HashingEncoder
 from hypergen.errors import UsageError
@@ -226,6 +226,14 @@ def test_further_splits_are_named():
     module.test_splits = {"heldout_tasks": "train", "train": "val"}
     names = [batch["name"] for batch in module.test_dataloader()]
     assert names == ["", "train"]
+
+
+def test_a_subclass_has_its_own_splits():
+    class Other(toy.ToyData):
+        VAL_SPLITS = {"heldout_tasks": "val", "val": "train"}  # noqa: RUF012
+
+    assert Other().val_splits == {"heldout_tasks": "val", "val": "train"}
+    assert toy.ToyData().val_splits == {"val": "val"}
 
 
 def test_evaluation_batches_are_the_same_each_time():

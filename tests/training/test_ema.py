@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-import toy
 import torch
+import toy
 from lightning.pytorch import Callback
 
 from hypergen.errors import RunError, UsageError
@@ -69,9 +69,7 @@ def test_it_averages_by_the_formula_with_a_warm_up(trained):
 
 def test_training_goes_on_from_the_parameters_not_the_average(trained):
     _, _, _, record = trained
-    assert all(
-        equal(a, b) for a, b in zip(record.steps[:-1], record.trained[1:], strict=True)
-    )
+    assert all(equal(a, b) for a, b in zip(record.steps[:-1], record.trained[1:], strict=True))
 
 
 def test_the_average_is_the_result(trained):

@@ -6,9 +6,9 @@ import math
 from functools import partial
 
 import pytest
-import toy
 import torch
-from lightning.pytorch import Trainer
+import toy
+from lightning.pytorch import Callback, Trainer
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -19,6 +19,7 @@ from hypergen.specs import LoRASpec
 from hypergen.training import GeneratorModule, fit, make_objective
 from hypergen.training.bank import ListLoader
 from hypergen.training.loggers import quiet
+from hypergen.training.optim import lr_factor, parameter_groups
 
 
 def tensors(value):
@@ -40,7 +41,7 @@ def tensors(value):
 def test_only_matrices_decay(make):
     spec = LoRASpec(toy.Net(), "all-linear", r=2)
     built = GeneratorModule(make(spec, HashingEncoder(16)), weight_decay=0.3)
-    decay, rest = built.parameter_groups()
+    decay, rest = parameter_groups(built, built.weight_decay)
     assert (decay["weight_decay"], rest["weight_decay"]) == (0.3, 0.0)
     names = {id(p): name for name, p in built.generator.named_parameters()}
     decayed = {names.pop(id(p)) for p in decay["params"]}
@@ -57,7 +58,7 @@ def test_only_matrices_decay(make):
 
 def test_what_is_trained_of_an_objective_is_optimised_and_what_is_frozen_not():
     built = toy.module(toy.ToyData(), objective=Judge())
-    parameters = {id(p) for group in built.parameter_groups() for p in group["params"]}
+    parameters = {id(p) for group in parameter_groups(built, 0.1) for p in group["params"]}
     assert id(built.objective.scale) in parameters
     assert not parameters & {id(p) for p in built.objective.teacher.parameters()}
 
@@ -70,16 +71,33 @@ def test_what_is_trained_of_an_objective_is_optimised_and_what_is_frozen_not():
         (10, {"warmup": 10}, 1.0),
         (55, {"warmup": 10}, 0.5),
         (100, {"warmup": 10}, 0.0),
-        (100, {"warmup": 10, "final_lr": 0.1}, 0.1),
+        (100, {"warmup": 10, "final": 0.1}, 0.1),
         (4, {"warmup": 0.05}, 5 / 6),
         (5, {"warmup": 0.05}, 1.0),
         (0, {"warmup": 0}, 1.0),
-        (70, {"schedule": "constant"}, 1.0),
+        (70, {"warmup": 0.05, "schedule": "constant"}, 1.0),
+        (70, {"warmup": 0.05, "total": math.inf}, 1.0),
     ],
 )
 def test_the_learning_rate(step, settings, expected):
-    built = toy.module(toy.ToyData(), **settings)
-    assert math.isclose(built.lr_factor(step, 100), expected, abs_tol=1e-12)
+    factor = lr_factor(step, **{"total": 100, **settings})
+    assert math.isclose(factor, expected, abs_tol=1e-12)
+
+
+def test_the_optimiser_follows_the_settings():
+    rates = []
+
+    class Record(Callback):
+        def on_train_batch_start(self, trainer, *args):
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    data = toy.ToyData()
+    built = toy.module(data, lr=0.5, warmup=2, final_lr=0.1, betas=(0.7, 0.8), weight_decay=0.2)
+    trainer = fit(built, data, max_steps=4, callbacks=[Record()])
+    expected = [0.5 * lr_factor(s, total=4, warmup=2, final=0.1) for s in range(4)]
+    assert rates == pytest.approx(expected)
+    assert trainer.optimizers[0].defaults["betas"] == (0.7, 0.8)
+    assert [g["weight_decay"] for g in trainer.optimizers[0].param_groups] == [0.2, 0.0]
 
 
 @pytest.mark.parametrize(
@@ -184,7 +202,7 @@ def test_a_loss_that_is_not_finite_stops_the_training(tmp_path):
     built = toy.module(data)
     with torch.no_grad():
         next(built.generator.parameters()).fill_(math.nan)
-    with pytest.raises(WeightsError, match="the loss became nan before step 4: lower lr=0.003"):
+    with pytest.raises(WeightsError, match=r"the loss became nan before step 4: lower lr=0\.003"):
         fit(built, data, tmp_path / "run", max_steps=20, log_every=5)
     assert not (tmp_path / "run" / "generator").exists()
 
@@ -266,6 +284,7 @@ def test_a_checkpoint_holds_nothing_that_is_frozen(tmp_path):
     frozen = {(123,), (7,), (7, 123), *(tuple(p.shape) for p in target.model.parameters())}
     own = {tuple(p.shape) for p in built.generator.parameters()}
     assert (7, 123) in frozen - own
+    assert len(checkpoint.pop("losses")) == 3  # since the last log
     found = list(tensors(checkpoint))
     assert {tuple(t.shape) for t in found} & (frozen - own) == set()
     # Parameters, two moments and a step for each, their average, and the buffers: nothing else.
@@ -286,9 +305,12 @@ def test_a_module_made_by_hand_is_rebuilt_from_its_checkpoint_alone(tmp_path):
     assert (again.lr, again.betas, again.recipe) == (0.02, (0.8, 0.95), "task")
     one = built.generator.generate("is it red or old").flat()
     assert torch.equal(again.generator.generate("is it red or old").flat(), one)
-    assert GeneratorModule.load_from_checkpoint(
-        tmp_path / "checkpoints/last.ckpt", generator=built.generator, lr=0.5
-    ).lr == 0.5
+    assert (
+        GeneratorModule.load_from_checkpoint(
+            tmp_path / "checkpoints/last.ckpt", generator=built.generator, lr=0.5
+        ).lr
+        == 0.5
+    )
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-import toy
 import torch
+import toy
 
 from hypergen.errors import UsageError
 from hypergen.generators import (

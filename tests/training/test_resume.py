@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-import toy
 import torch
+import toy
 from lightning.pytorch import Callback
 
 from hypergen.errors import RunError, RunNotFoundError

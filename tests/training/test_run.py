@@ -7,8 +7,8 @@ import signal
 import sys
 
 import pytest
-import toy
 import torch
+import toy
 import yaml
 from lightning.pytorch import Callback
 
@@ -158,9 +158,7 @@ def test_an_interrupt_is_passed_on_and_the_checkpoint_stays(tmp_path):
     data = toy.ToyData()
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        fit(
-            toy.module(data), data, tmp_path, max_steps=9, checkpoint_every=2, callbacks=[Press()]
-        )
+        fit(toy.module(data), data, tmp_path, max_steps=9, checkpoint_every=2, callbacks=[Press()])
     assert signal.getsignal(signal.SIGINT) is before
     assert not (tmp_path / "generator").exists()
     assert fit(toy.module(data), data, tmp_path, max_steps=9, resume=True).global_step == 9

@@ -34,6 +34,27 @@ class ResidualBlock(nn.Module):
         return out
 
 
+class GatedBlock(nn.Module):
+    """x + W₃ · (GELU(W₁ · norm(x)) ⊙ W₂ · norm(x)).
+
+    Shazeer, "GLU Variants Improve Transformer", arXiv:2002.05202. Products let one part of a
+    condition turn another one round ("no" before what is to be accepted), whatever either is.
+    """
+
+    def __init__(self, dim: int, dropout: float = 0.0, expand: int = 2) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.up = nn.Linear(dim, 2 * expand * dim)
+        self.dropout = nn.Dropout(dropout)
+        self.down = nn.Linear(expand * dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[..., dim]` → `[..., dim]`."""
+        gate, value = self.up(self.norm(x)).chunk(2, dim=-1)
+        out: Tensor = x + self.down(self.dropout(nn.functional.gelu(gate) * value))
+        return out
+
+
 class MLPGenerator(Generator):
     """Residual MLP on the pooled condition, one matrix product for all slots.
 

@@ -12,7 +12,7 @@ from hypergen.conditions import Condition, ConditionEncoder
 from hypergen.generators.base import Generator
 from hypergen.generators.hyper.heads import FlatHead
 from hypergen.generators.hyper.inits import HeadInit
-from hypergen.generators.hyper.mlp import ResidualBlock
+from hypergen.generators.hyper.mlp import GatedBlock, ResidualBlock
 from hypergen.specs import Weights, WeightSpec
 
 
@@ -70,6 +70,7 @@ class PerceiverGenerator(Generator):
         depth: Residual blocks of the trunk.
         dropout: Dropout inside the blocks.
         token_dropout: Chance of hiding each token from the reader in training.
+        gated: Gated blocks in the trunk instead of plain ones.
         init: Start of the generated weights, see `hypergen.generators.hyper.inits`.
     """
 
@@ -84,6 +85,7 @@ class PerceiverGenerator(Generator):
         depth: int = 2,
         dropout: float = 0.0,
         token_dropout: float = 0.0,
+        gated: bool = False,
         init: HeadInit = "theta0",
     ) -> None:
         config = {
@@ -94,14 +96,16 @@ class PerceiverGenerator(Generator):
             "depth": depth,
             "dropout": dropout,
             "token_dropout": token_dropout,
+            "gated": gated,
             "init": init,
         }
         super().__init__(spec, encoder, config)
         self.token_dropout = token_dropout
         self.reader = LatentReader(encoder.dim, dim, latents, heads)
+        block = GatedBlock if gated else ResidualBlock
         self.trunk = nn.Sequential(
             nn.Linear(latents * dim, hidden),
-            *(ResidualBlock(hidden, dropout) for _ in range(depth)),
+            *(block(hidden, dropout) for _ in range(depth)),
             nn.LayerNorm(hidden, elementwise_affine=False),
         )
         self.head = FlatHead(spec, hidden, init)
