@@ -186,17 +186,25 @@ def _demo(parser: _Parser) -> None:
 def _generate(parser: _Parser) -> None:
     parser.add_argument("run", metavar="RUN", help="run folder, or its generator folder")
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--text", metavar="S", help="description of the task")
+    source.add_argument(
+        "--text",
+        metavar="S",
+        action="append",
+        help="description of the task; may be repeated; - reads lines from standard input",
+    )
     source.add_argument("--demos", metavar="FILE.jsonl", help="demonstrations, one a line")
     source.add_argument("--document", metavar="FILE.txt", help="document to take in")
     parser.add_argument("--n", metavar="N", type=_count, default=1, help="how many samples")
     parser.add_argument("--seed", metavar="S", type=_seed, default=0, help="seed of the samples")
     parser.add_argument("--out", metavar="DIR", required=True, help="folder to write")
+    _json(parser)
 
 
 def _evaluate(parser: _Parser) -> None:
     parser.add_argument("run", metavar="RUN", help="run folder")
-    parser.add_argument("--tasks", metavar="DIR", required=True, help="folder of tasks")
+    parser.add_argument(
+        "--tasks", metavar="DIR", help="folder of tasks; the run's own held-out ones when left out"
+    )
     parser.add_argument("--split", metavar="NAME", default="test", help="split to evaluate on")
     parser.add_argument("--report", metavar="DIR", help="folder for report.html and its plots")
     _json(parser)
@@ -242,3 +250,7 @@ def _integer(text: str, least: int) -> int:
     if value < least:
         raise argparse.ArgumentTypeError(f"{text} is below {least}")
     return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

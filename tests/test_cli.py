@@ -104,7 +104,6 @@ def test_the_help_of_a_verb_names_its_options(capsys, verb, options):
         (["generate", "run", "--text", "a"], "the following arguments are required: --out"),
         (["generate", "r", "--text", "a", "--demos", "b", "--out", "c"], "not allowed with"),
         (["generate", "r", "--text", "a", "--n", "0", "--out", "c"], "argument --n: 0 is below 1"),
-        (["evaluate", "run"], "the following arguments are required: --tasks"),
         (["evaluate", "--tasks", "t"], "the following arguments are required: RUN"),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from hypergen._utils.errors import UsageError
 from hypergen.conditions import ConditionEncoder, HashingEncoder, default_text_encoder
@@ -39,6 +39,12 @@ class DigitsDataModule(TaskDataModule):
         **batches: Arguments of `hypergen.training.TaskDataModule` for batches and splits.
     """
 
+    VAL_SPLITS: ClassVar[dict[str, str]] = {"val": "val", "val_properties": "val"}
+    TEST_SPLITS: ClassVar[dict[str, str]] = {
+        "heldout_tasks": "train",
+        "heldout_properties": "train",
+    }
+
     def __init__(
         self,
         hidden: int = 128,
@@ -54,8 +60,7 @@ class DigitsDataModule(TaskDataModule):
         seed: int = 0,
         **batches: Any,
     ) -> None:
-        splits = {"val_splits": {"val": "val", "val_properties": "val"}}
-        super().__init__(**{**splits, **batches}, seed=seed)
+        super().__init__(seed=seed, **batches)
         self.hidden, self.rank, self.encoder_name = hidden, rank, encoder
         self.text_layer = text_layer
         self.n_subsets, self.n_composed = n_subsets, n_composed

@@ -113,7 +113,7 @@ def demo(
         generator.save_pretrained(out / "generator")
     zoo = Zoo(weights, tasks)
     settings = {"oracle_steps": options["steps"], "oracle_options": {"lr": options["lr"]}}
-    bank = DescriptionBank.encode(generator, suite, tasks)
+    bank = DescriptionBank.encode(generator, suite, tasks.tolist())
     RunAssets(suite, zoo, multitask, bank, settings).save(out)
     with clock.step(6, "evaluate against every baseline"):
         evaluation = evaluate(

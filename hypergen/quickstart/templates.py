@@ -112,7 +112,7 @@ def _two_sided_frames(per_kind: int = 240) -> dict[str, tuple[str, ...]]:
     links = ("if", "when", "whenever", "in case", "exactly when", "as soon as", "provided that")
     subjects = ("the digit", "the number", "it", "this figure", "the digit shown")
     ends = (", otherwise {}", ", else {}", " and {} otherwise", "; {} in all other cases", "")
-    ends += (", and {} for the rest", ", {} if not")
+    ends = (*ends, ", and {} for the rest", ", {} if not")
     orders = ("{verb} {a} {link} {subject} {{phrase}}{end}.",
               "{Link} {subject} {{phrase}}, {low} {a}{end}.")  # fmt: skip
     grid = list(itertools.product(orders, verbs, answers, links, subjects, ends))
