@@ -124,12 +124,13 @@ def test_options_reach_the_command(command):
     assert calls == [
         {
             "run": "run",
-            "text": "Say yes.",
+            "text": ["Say yes."],
             "demos": None,
             "document": None,
             "n": 2,
             "seed": 3,
             "out": "folder",
+            "json": None,
         }
     ]
 

@@ -53,7 +53,7 @@ class DigitsDataModule(TaskDataModule):
         text_layer: int = 4,
         n_subsets: int = 600,
         n_composed: int = 400,
-        wordings_per_task: int = 6,
+        wordings_per_task: int = 7,
         pretrain_steps: int = 1500,
         zoo_steps: int = 200,
         zoo_lr: float = 1e-2,

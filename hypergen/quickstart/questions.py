@@ -214,7 +214,8 @@ def build_tasks(
             no = property_phrases(concept, not positive, seed)
             answers = concept.answers if positive else complement(concept.answers)
             split = split_of[concept.name]
-            sentences = writers[split].write(yes, no, random.Random(f"{name}:{seed}"))
+            write = (richer if split == "train" else writers[split]).write
+            sentences = write(yes, no, random.Random(f"{name}:{seed}"))
             tasks.append(Task(name, "property", concept.theme, split, answers, sentences))
     usable = [c for c in concepts if split_of[c.name] == "train"]
     composer = SentenceWriter(templates, {"train": max(1, train_wordings // 4)})

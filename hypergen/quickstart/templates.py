@@ -111,8 +111,10 @@ def _two_sided_frames(per_kind: int = 240) -> dict[str, tuple[str, ...]]:
     answers = (("yes", "no"), ("true", "false"), ("positive", "negative"), ("accept", "reject"))
     links = ("if", "when", "whenever", "in case", "exactly when", "as soon as", "provided that")
     subjects = ("the digit", "the number", "it", "this figure", "the digit shown")
-    ends = (", otherwise {}", ", else {}", " and {} otherwise", "; {} in all other cases", "")
-    ends = (*ends, ", and {} for the rest", ", {} if not")
+    ends = (
+        ", otherwise {}", ", else {}", " and {} otherwise", "; {} in all other cases", "",
+        ", and {} for the rest", ", {} if not",
+    )  # fmt: skip
     orders = ("{verb} {a} {link} {subject} {{phrase}}{end}.",
               "{Link} {subject} {{phrase}}, {low} {a}{end}.")  # fmt: skip
     grid = list(itertools.product(orders, verbs, answers, links, subjects, ends))
