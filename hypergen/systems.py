@@ -81,6 +81,7 @@ SYSTEMS: tuple[System, ...] = (
         "task text → LoRA",
         (Paper("Text-to-LoRA", 2025, "2506.06105"),),
         status="available",
+        recipe="configs/text2lora_l.yaml",
         code="hypergen/generators/hyper/text_to_lora.py",
     ),
     System(
@@ -129,14 +130,16 @@ SYSTEMS: tuple[System, ...] = (
         "adapters",
         "any condition → the tensors of any PEFT method",
         (
-            Paper("Compacter", 2021, "2106.04647"),
+            Paper("Compacter (planned)", 2021, "2106.04647"),  # PEFT does not have it
             Paper("IA³", 2022, "2205.05638"),
-            Paper("NOLA", 2023, "2310.02556"),
+            Paper("NOLA (planned)", 2023, "2310.02556"),  # nor this
             Paper("VeRA", 2023, "2310.11454"),
             Paper("FourierFT", 2024, "2405.03003"),
             Paper("VB-LoRA", 2024, "2405.15179"),
             Paper("RandLoRA", 2025, "2502.00987"),
         ),
+        status="available",
+        code="hypergen/specs/peft.py",
     ),
     System(
         "A10",
@@ -252,6 +255,7 @@ SYSTEMS: tuple[System, ...] = (
         "any condition → weights, with stable inputs and variance-correct initialisation",
         (Paper("hyperfan", 2020, "2312.08399"), Paper("MIP", 2023, "2304.07645")),
         status="available",
+        recipe="configs/digits_mlp.yaml",
         code="hypergen/generators/hyper",
     ),
     System(

@@ -4,8 +4,8 @@ Cost model, for C conditions, S samples each, a target of n weights (of which m 
 and a head with d features: the head's product is 2 C d n operations and reads 4 d n bytes; the
 target's products are 2 C S m operations and read 4 C m bytes. The backward pass is twice the
 operations, and writes the gradient of the head, 4 d n bytes. Everything else (activations, biases,
-losses) is smaller by the width of a layer. The bound below runs exactly these products, into
-buffers allocated beforehand, and nothing else.
+losses) is smaller by the width of a layer. The bound below runs exactly these products, and the
+small ones of the trunk, into buffers allocated beforehand, and nothing else.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from hypergen.generators import MLPGenerator
 from hypergen.specs import FullSpec
 from hypergen.targets import FunctionalTarget
 
+# Products of the trunk: 8 inputs, 100 features, one residual block twice as wide inside.
+TRUNK = ((8, 100), (100, 200), (200, 100))
 SIZES = {"784-100-100-10": (784, 100, 100, 10), "64-32-32-10": (64, 32, 32, 10)}
 
 
@@ -40,12 +42,17 @@ def network(sizes: tuple[int, ...]) -> nn.Sequential:
 def products(
     sizes: tuple[int, ...], conditions: int, samples: int, features: int, backward: bool
 ) -> Callable[[], None]:
-    """The matrix products of head and target alone, into buffers allocated beforehand."""
+    """The matrix products of trunk, head and target alone, into buffers allocated beforehand."""
     shapes = list(zip(sizes[1:], sizes, strict=False))
     total = sum(o * i + o for o, i in shapes)
     h, head = torch.randn(conditions, features), torch.randn(total, features)
     flat, grad_flat = torch.empty(conditions, total), torch.randn(conditions, total)
     grad_h, grad_head = torch.empty_like(h), torch.empty_like(head)
+    trunk = []
+    for inn, out in TRUNK:
+        x, w = torch.randn(conditions, inn), torch.randn(out, inn)
+        gy = torch.randn(conditions, out)
+        trunk.append((x, w, torch.empty_like(gy), gy, torch.empty_like(x), torch.empty_like(w)))
     layers = []
     for out, inn in shapes:
         x = torch.randn(conditions, samples, inn)
@@ -54,6 +61,8 @@ def products(
         layers.append((x, w, y, torch.randn_like(y), torch.empty_like(x), torch.empty_like(w)))
 
     def run() -> None:
+        for x, w, y, *_ in trunk:
+            torch.mm(x, w.T, out=y)
         torch.mm(h, head.T, out=flat)
         for x, w, y, *_ in layers:
             torch.bmm(x, w.mT, out=y)
@@ -64,6 +73,10 @@ def products(
                     torch.bmm(gy, w, out=gx)
             torch.mm(grad_flat.T, h, out=grad_head)
             torch.mm(grad_flat, head, out=grad_h)
+            for i, (x, w, _, gy, gx, gw) in enumerate(trunk):
+                torch.mm(gy.T, x, out=gw)
+                if i:
+                    torch.mm(gy, w, out=gx)
 
     return run
 

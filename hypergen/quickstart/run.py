@@ -59,7 +59,7 @@ def demo(
     seed: int = 0,
     *,
     warm_steps: int = 200,
-    steps: int = 1500,
+    steps: int = 1800,
     evaluated: int = 150,
     **data_options: Any,
 ) -> tuple[dict[str, Any], Evaluation]:
@@ -91,9 +91,9 @@ def demo(
     """
     out, clock = Path(out), Clock()
     data = DigitsDataModule(seed=seed, **{**RECIPE, **data_options})
-    data.encoder([text])  # a bad sentence fails now, not after the training
     with clock.step(1, "pretrain the frozen network on unlabelled images"):
         target, spec, suite = data.target, data.spec, data.suite
+        data.encoder([text])  # a bad sentence fails now, not after the training
     assert isinstance(suite, DigitsSuite)
     with clock.step(2, "train the zoo and the multi-task adapter"):
         weights, tasks = data.zoo
@@ -203,7 +203,7 @@ def make_adapter(
 
 def demo_command(args: argparse.Namespace) -> dict[str, Any]:
     """`hypergen demo [--out DIR] [--text SENTENCE] [--seed N]`."""
-    result, evaluation = demo(args.out, args.text or TEXT, args.seed)
+    result, evaluation = demo(args.out, TEXT if args.text is None else args.text, args.seed)
     if args.json is None:
         adapter = result["adapter"]
         print(evaluation.to_table())

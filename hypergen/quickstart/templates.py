@@ -131,29 +131,6 @@ def _two_sided_frames(per_kind: int = 240) -> dict[str, tuple[str, ...]]:
     return {kind: tuple(dict.fromkeys(frames)) for kind, frames in kinds.items()}
 
 
-def _exception_frames(per_kind: int = 12) -> dict[str, tuple[str, ...]]:
-    """Frames of "unless" and its like: "Say no unless ..." accepts, "Say yes unless ..." refuses.
-
-    Args:
-        per_kind: how many frames of each polarity, spread evenly over all combinations.
-    """
-    verbs = ("Say", "Answer", "Reply", "Respond with", "Output", "Return", "Stick to")
-    answers = (("yes", "no"), ("true", "false"), ("positive", "negative"), ("accept", "reject"))
-    links = ("unless", "except when", "except if", "save when", "other than when")
-    subjects = ("the digit", "the number", "it", "this figure", "that numeral")
-    grid = [
-        (f"{verb} {no} {link} {subject} {{vp}}.", f"{verb} {yes} {link} {subject} {{no_vp}}.")
-        for verb, (yes, no), link, subject in itertools.product(verbs, answers, links, subjects)
-    ]
-    shouts = (("Yes", "No"), ("Yep", "Nope"), ("Yeah", "Nah"), ("Always", "Never"))
-    short = [
-        (f"{no}, {link} {subject} {{vp}}.", f"{yes}, {link} {subject} {{no_vp}}.")
-        for (yes, no), link, subject in itertools.product(shouts, links[:4], subjects)
-    ]
-    pairs = _spread(grid, per_kind // 2) + _spread(short, per_kind - per_kind // 2)
-    return {"statement": tuple(a for a, _ in pairs), "refusal": tuple(b for _, b in pairs)}
-
-
 def _sorting_frames(per_kind: int = 60) -> dict[str, tuple[str, ...]]:
     """Frames that sort digits: "Keep digits that ..., drop the rest" and the other way round.
 
@@ -188,7 +165,7 @@ def _sorting_frames(per_kind: int = 60) -> dict[str, tuple[str, ...]]:
     return {"plural": tuple(a for a, _ in pairs), "refusal": tuple(b for _, b in pairs)}
 
 
-for _family in (_two_sided_frames(), _exception_frames(), _sorting_frames()):
+for _family in (_two_sided_frames(), _sorting_frames()):
     for _kind, _frames in _family.items():
         FRAMES[_kind] = tuple(dict.fromkeys((*FRAMES[_kind], *_frames)))
 
