@@ -68,8 +68,13 @@ class Generator(nn.Module, ABC):
     def forward(self, condition: Condition) -> Weights:
         """Generates one set of weights for each row of the condition, differentiably."""
 
-    def sample(self, condition: Condition, generator: torch.Generator) -> Weights:
-        """Draws one set of weights for each row; deterministic generators need no draw."""
+    def sample(self, condition: Condition, seeds: Sequence[int]) -> Weights:
+        """Draws one set of weights for each row; deterministic generators need no draw.
+
+        Args:
+            condition: `[B]` conditions.
+            seeds: `[B]`, the seed of each row: a row's draw must depend on nothing else.
+        """
         return self(condition)
 
     def loss(self, batch: Mapping[str, Any], objective: ObjectiveFn) -> Tensor:
@@ -122,7 +127,7 @@ class Generator(nn.Module, ABC):
         """Generates weights from raw inputs.
 
         The same inputs and seed give the same bytes in any process, and an input's weights do not
-        depend on the other inputs of the batch: each row draws from its own generator.
+        depend on the other inputs of the batch: each row draws by its own seed.
 
         Args:
             text: One description or several.
@@ -149,15 +154,11 @@ class Generator(nn.Module, ABC):
         training = self.training
         self.eval()
         try:
-            rows = []
-            for draw in range(n):
-                generator = torch.Generator(device=self.device).manual_seed(seed + draw)
-                rows.append(self.sample(condition, generator))
+            index = torch.arange(len(condition)).repeat_interleave(n)
+            seeds = [seed + draw for draw in range(n)] * len(condition)
+            weights = self.sample(condition[index] if n > 1 else condition, seeds)
         finally:
             self.train(training)
-        weights = Weights.cat(rows) if n > 1 else rows[0]
-        if n > 1:  # draws of one input next to each other
-            weights = weights[torch.arange(len(weights)).view(n, -1).T.flatten()]
         weights = weights.detach().check_finite()
         if self.gain is not None:
             weights.expected_gain = self.gain(condition).repeat_interleave(n)

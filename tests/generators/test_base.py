@@ -25,9 +25,10 @@ class Noisy(Generator):
         mean = self.drop(condition.pooled.mean(1, keepdim=True))
         return self.spec.from_flat(self.size * mean.expand(-1, self.spec.numel))
 
-    def sample(self, condition, generator):
+    def sample(self, condition, seeds):
         weights = self(condition)
-        noise = torch.randn(len(condition), self.spec.numel, generator=generator)
+        random = [torch.Generator().manual_seed(seed) for seed in seeds]
+        noise = torch.stack([torch.randn(self.spec.numel, generator=g) for g in random])
         return self.spec.from_flat(weights.flat() + noise)
 
 
@@ -62,6 +63,12 @@ def test_the_seed_counts_and_repeats(noisy):
     assert torch.equal(w.flat(), noisy.generate("a", n=2, seed=1).flat())
     assert not torch.equal(w[0].flat(), w[1].flat())
     assert not torch.equal(w.flat(), noisy.generate("a", n=2, seed=9).flat())
+
+
+def test_a_draw_does_not_depend_on_its_neighbours(noisy):
+    together = noisy.generate(["a", "b is longer"], n=2, seed=1)
+    alone = noisy.generate("b is longer", n=2, seed=1)
+    torch.testing.assert_close(together[2:].flat(), alone.flat())
 
 
 def test_generating_leaves_global_numbers_the_mode_and_the_graph(noisy):
