@@ -164,3 +164,9 @@ def test_a_wrong_recipe_is_one_line_with_the_nearest_name(fails, monkeypatch, tm
     assert "max_steps" in fails(*digits, "--trainer.max_step", "2")
     assert "size" in fails("fit", "-c", "text2lora_l", *run, "--model.generator.sise", "M")
     assert not (tmp_path / "run").exists()
+
+
+def test_more_is_held_out_than_there_is(fails, tmp_path):
+    recipe = ["-c", str(ROOT / "configs" / "digits.yaml"), "--run", str(tmp_path / "run")]
+    assert "n_subsets=100" in fails("fit", *recipe, *SMALL, "--data.n_subsets", "100")
+    assert not (tmp_path / "run").exists()

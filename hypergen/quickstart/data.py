@@ -69,7 +69,10 @@ class DigitsDataModule(TaskDataModule):
 
     def build(self) -> Parts:
         """Loads the images, pretrains the network and finds the encoder."""
-        suite = DigitsSuite(self.seed, self.n_subsets, self.n_composed, self.wordings_per_task)
+        try:
+            suite = DigitsSuite(self.seed, self.n_subsets, self.n_composed, self.wordings_per_task)
+        except ValueError as error:  # more is held out than there is
+            raise UsageError(str(error)) from error
         net = pretrain(load_images(self.seed), self.hidden, self.pretrain_steps, self.seed)
         target = LoRATarget(net, LoRASpec(net, ["fc1", "fc2", "out"], r=self.rank))
         return suite, self._encoder(), target

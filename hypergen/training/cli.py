@@ -148,6 +148,9 @@ class RecipeCLI(LightningCLI):
         except HypergenError:
             raise
         except ValueError as error:
+            # What building the data module's parts raised, wrapped by the link that asked.
+            if isinstance(error.__cause__, HypergenError):
+                raise error.__cause__ from None
             if "Union subtypes" not in str(error):
                 raise
             # What a constructor raised, wrapped by the parser.
