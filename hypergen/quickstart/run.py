@@ -102,7 +102,7 @@ def demo(
             target, spec, suite, tasks, **{k: options[k] for k in ("steps", "lr", "seed")}
         )
     with clock.step(3, "encode the descriptions"):
-        data.setup("fit")
+        data.bank(data.train_tasks, data.train_wordings)
     with clock.step(4, "train the generator"):
         generator = build_generator(data, seed)
         train_generator(generator, data, out, warm_steps, steps, seed)

@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hypergen._utils.errors import WeightsError
 from hypergen.specs import AdapterSpec, Weights
 from hypergen.targets.base import Target, samples_of
-from hypergen.targets.hooks import HookedModules
+from hypergen.targets.hooks import HookedModules, find_modules
 
 _ACTIVATIONS = {"relu": torch.relu, "gelu": nn.functional.gelu, "tanh": torch.tanh}
 _Parts = dict[str, tuple[Tensor, Tensor, Tensor, Tensor]]
@@ -29,13 +28,9 @@ class AdapterTarget(Target):
 
     def __init__(self, model: nn.Module, spec: AdapterSpec) -> None:
         super().__init__(model, spec)
-        modules = dict(model.named_modules())
-        for path in spec.modules:
-            if path not in modules:
-                raise WeightsError(f"the model has no module {path!r}, which the adapter follows")
         self._paths = spec.modules
         self._activation = _ACTIVATIONS[spec.config["activation"]]
-        adapted = {path: modules[path] for path in spec.modules}
+        adapted = find_modules(model, spec.modules)
         self._hooks: HookedModules[_Parts] = HookedModules(adapted, self._adapt)
 
     def _adapt(self, parts: _Parts, path: str, _: Tensor, output: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
@@ -94,3 +94,16 @@ class HookedModules(Generic[State]):
 def _remove(handles: list[Any]) -> None:
     for handle in handles:
         handle.remove()
+
+
+def find_modules(model: nn.Module, paths: Iterable[str]) -> dict[str, nn.Module]:
+    """Path → module.
+
+    Raises:
+        WeightsError: The model has no module of that path.
+    """
+    modules = dict(model.named_modules())
+    for path in paths:
+        if path not in modules:
+            raise WeightsError(f"the model has no module {path!r}, which the weights adapt")
+    return {path: modules[path] for path in paths}

@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hypergen._utils.errors import WeightsError
 from hypergen.specs import LoRASpec, Weights
 from hypergen.targets.base import Target, samples_of
-from hypergen.targets.hooks import HookedModules
+from hypergen.targets.hooks import HookedModules, find_modules
 
 _Pairs = dict[str, tuple[Tensor, Tensor, float]]
 
@@ -32,16 +31,12 @@ class LoRATarget(Target):
 
     def __init__(self, model: nn.Module, spec: LoRASpec) -> None:
         super().__init__(model, spec)
-        modules = dict(model.named_modules())
-        for path in spec.modules:
-            if path not in modules:
-                raise WeightsError(f"the model has no module {path!r}, which the LoRA adapts")
         self._scaling = {path: spec.scaling(path) for path in spec.modules}
         self._names = {path: spec.pair_names(path) for path in spec.modules}
         self._embedding = {
             p for p in spec.modules if spec.config["modules"][p]["type"] == "embedding"
         }
-        adapted = {path: modules[path] for path in spec.modules}
+        adapted = find_modules(model, spec.modules)
         self._hooks: HookedModules[_Pairs] = HookedModules(adapted, self._adapt)
 
     def _adapt(self, pairs: _Pairs, path: str, x: Tensor, output: Tensor) -> Tensor:

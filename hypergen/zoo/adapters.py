@@ -61,22 +61,13 @@ def train_weights(
     count = len(numbers)
     values = spec.initial(seed) if start is None else start
     flat = values.expand(count, -1).clone().requires_grad_()
-    optimizer = torch.optim.AdamW([flat], lr=lr, weight_decay=weight_decay)
-    warmup = max(1, steps // 20)
 
-    def factor(step: int) -> float:
-        done = (step - warmup) / max(1, steps - warmup)
-        return (step + 1) / warmup if step < warmup else 0.5 * (1 + math.cos(math.pi * done))
-
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-    for step in progress(range(steps), desc=desc, unit="step"):
+    def loss(step: int) -> Tensor:
         batch = suite.sample(numbers, samples, seeded("adapters", seed, step), split)
         # The loss is a mean over all tasks; its gradient is scaled back to each task's own.
-        loss = suite.loss(target(spec.from_flat(flat), batch["inputs"]), batch) * count
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        schedule.step()
+        return suite.loss(target(spec.from_flat(flat), batch["inputs"]), batch) * count
+
+    _optimise(flat, loss, steps, lr, weight_decay, desc)
     finite = torch.isfinite(flat).all(1)
     if not bool(finite.all()):
         bad = int((~finite).nonzero()[0])
@@ -109,7 +100,7 @@ def train_multitask(
         steps: Optimiser steps.
         tasks_per_step: Tasks mixed in a step.
         samples: Samples of each task a step.
-        lr: Learning rate of Adam.
+        lr: Peak learning rate of Adam.
         seed: Seed of the start and of the samples.
         desc: Words before the progress bar.
 
@@ -118,13 +109,46 @@ def train_multitask(
     """
     numbers = torch.as_tensor(tasks, dtype=torch.long)
     flat = spec.initial(seed)[None].clone().requires_grad_()
-    optimizer = torch.optim.AdamW([flat], lr=lr, weight_decay=0.0)
-    for step in progress(range(steps), desc=desc, unit="step"):
+
+    def loss(step: int) -> Tensor:
         generator = seeded("multitask", seed, step)
         chosen = numbers[torch.randint(len(numbers), (tasks_per_step,), generator=generator)]
         batch = suite.sample(chosen, samples, generator)
-        loss = suite.loss(target(spec.from_flat(flat), batch["inputs"]), batch)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        return suite.loss(target(spec.from_flat(flat), batch["inputs"]), batch)
+
+    _optimise(flat, loss, steps, lr, 0.0, desc)
     return spec.from_flat(flat.detach()).check_finite()
+
+
+def _optimise(
+    flat: Tensor,
+    loss: Callable[[int], Tensor],
+    steps: int,
+    lr: float,
+    weight_decay: float,
+    desc: str,
+) -> None:
+    """Adam on one leaf, in place, with a linear warm-up and a cosine decay.
+
+    Args:
+        flat: The leaf.
+        loss: Scalar loss of a step.
+        steps: Optimiser steps.
+        lr: Peak learning rate.
+        weight_decay: Decoupled weight decay.
+        desc: Words before the progress bar.
+    """
+    optimizer = torch.optim.AdamW([flat], lr=lr, weight_decay=weight_decay)
+    warmup = max(1, steps // 20)
+
+    def factor(step: int) -> float:
+        done = (step - warmup) / max(1, steps - warmup)
+        return (step + 1) / warmup if step < warmup else 0.5 * (1 + math.cos(math.pi * done))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    for step in progress(range(steps), desc=desc, unit="step"):
+        value = loss(step)
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        optimizer.step()
+        schedule.step()

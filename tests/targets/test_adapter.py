@@ -31,5 +31,5 @@ def test_it_is_the_residual_bottleneck(activation):
 def test_a_missing_module_is_told():
     spec = AdapterSpec(tiny.make("mlp"), ["fc1"])
     spec.config["base"]["fingerprint"] = None
-    with pytest.raises(WeightsError, match="has no module 'fc1', which the adapter follows"):
+    with pytest.raises(WeightsError, match="has no module 'fc1', which the weights adapt"):
         AdapterTarget(tiny.make("nested"), spec)

@@ -74,7 +74,7 @@ def test_a_missing_module_and_another_base_are_told():
     net = tiny.make("mlp")
     spec = LoRASpec(net, ["fc1"], r=2)
     spec.config["base"]["fingerprint"] = None  # as made on the meta device: names alone count
-    with pytest.raises(WeightsError, match="has no module 'fc1', which the LoRA adapts"):
+    with pytest.raises(WeightsError, match="has no module 'fc1', which the weights adapt"):
         LoRATarget(tiny.make("nested"), spec)
     with pytest.raises(WeightsError, match="made for another base model than this MLP"):
         LoRATarget(tiny.make("mlp", seed=1), LoRASpec(net, ["fc1"], r=2))

@@ -13,6 +13,7 @@ from hypergen.conditions import Condition, ConditionEncoder
 from hypergen.generators.base import Generator
 from hypergen.generators.hyper.heads import RowHeads
 from hypergen.generators.hyper.inits import HeadInit
+from hypergen.generators.hyper.mlp import ResidualBlock
 from hypergen.specs import Weights, WeightSpec
 
 
@@ -55,20 +56,14 @@ class QueryBlock(nn.Module):
         self.cross = Attention(dim, heads, dropout)
         self.self_norm = nn.LayerNorm(dim) if self_attention else None
         self.self_attention = Attention(dim, heads, dropout) if self_attention else None
-        self.mlp = nn.Sequential(
-            nn.LayerNorm(dim),
-            nn.Linear(dim, 2 * dim),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(2 * dim, dim),
-        )
+        self.mlp = ResidualBlock(dim, dropout)
 
     def forward(self, x: Tensor, context: Tensor, mask: Tensor) -> Tensor:
         """`x` `[B, Q, dim]`, `context` `[B, T, dim]`, `mask` `[B, T]` → `[B, Q, dim]`."""
         x = x + self.cross(self.cross_norm(x), context, mask)
         if self.self_attention is not None and self.self_norm is not None:
             x = x + self.self_attention(self.self_norm(x))
-        out: Tensor = x + self.mlp(x)
+        out: Tensor = self.mlp(x)
         return out
 
 
@@ -79,19 +74,13 @@ class ConditionBlock(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(dim)
         self.attention = Attention(dim, heads, dropout)
-        self.mlp = nn.Sequential(
-            nn.LayerNorm(dim),
-            nn.Linear(dim, 2 * dim),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(2 * dim, dim),
-        )
+        self.mlp = ResidualBlock(dim, dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """`x` `[B, T, dim]`, `mask` `[B, T]` → `[B, T, dim]`."""
         normed = self.norm(x)
         x = x + self.attention(normed, normed, mask)
-        out: Tensor = x + self.mlp(x)
+        out: Tensor = self.mlp(x)
         return out
 
 
