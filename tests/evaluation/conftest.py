@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 
-if "toy" not in sys.modules:  # importlib mode puts no folder of tests on the path
-    spec = importlib.util.spec_from_file_location("toy", Path(__file__).with_name("toy.py"))
+if "toy_suite" not in sys.modules:  # importlib mode puts no folder of tests on the path
+    spec = importlib.util.spec_from_file_location(
+        "toy_suite", Path(__file__).with_name("toy_suite.py")
+    )
     module = importlib.util.module_from_spec(spec)
-    sys.modules["toy"] = module
+    sys.modules["toy_suite"] = module
     spec.loader.exec_module(module)
 
-from toy import Toy
+from toy_suite import Toy
 
 
 @pytest.fixture(scope="session")

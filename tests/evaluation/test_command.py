@@ -117,12 +117,20 @@ def test_a_missing_run_is_told(tmp_path, toy):
     [
         ("suite.json", "{", r"suite\.json is not valid JSON"),
         ("suite.json", "[]", r"suite\.json is damaged: it has no text under 'class'"),
-        ("suite.json", '{"class": "ToySiute"}', r"unknown task suite 'ToySiute'.*mean 'ToySuite'"),
-        ("suite.json", '{"class": "ToySuite", "init_args": 3}', "'init_args' is not an object"),
         (
             "suite.json",
-            '{"class": "ToySuite", "init_args": {"x": 1}}',
-            r"suite\.json: task suite 'ToySuite' cannot be built",
+            '{"class": "EvaluationSiute"}',
+            r"unknown task suite 'EvaluationSiute'.*mean 'EvaluationSuite'",
+        ),
+        (
+            "suite.json",
+            '{"class": "EvaluationSuite", "init_args": 3}',
+            "'init_args' is not an object",
+        ),
+        (
+            "suite.json",
+            '{"class": "EvaluationSuite", "init_args": {"x": 1}}',
+            r"suite\.json: task suite 'EvaluationSuite' cannot be built",
         ),
         ("baselines/zoo.safetensors", "x", r"zoo\.safetensors is not a valid safetensors file"),
         ("baselines/multitask.safetensors", "x", r"multitask\.safetensors is not a valid"),

@@ -39,7 +39,7 @@ class ToyNet(nn.Module):
         return self.out(torch.tanh(self.hidden(x)))
 
 
-class ToySuite(TaskSuite):
+class EvaluationSuite(TaskSuite):
     """Yes/no tasks: is the noisy point one of these colours?"""
 
     def __init__(self, seed: int = 0, extra: list[dict[str, Any]] | None = None) -> None:
@@ -85,7 +85,7 @@ class ToySuite(TaskSuite):
     def load_model(self, run: Path) -> nn.Module:
         return ToyNet()
 
-    def extend(self, files: list[Any]) -> ToySuite:
+    def extend(self, files: list[Any]) -> EvaluationSuite:
         def valid(value: Any) -> bool:
             return isinstance(value, list) and bool(value) and set(value) < set(range(5))
 
@@ -97,7 +97,7 @@ class ToySuite(TaskSuite):
             }
             for f in files
         ]
-        return ToySuite(self.seed, self.extra + extra)
+        return EvaluationSuite(self.seed, self.extra + extra)
 
     def sample(self, tasks, samples, generator, split="train"):
         rows = torch.randint(60, (len(tasks), samples), generator=generator)
@@ -118,7 +118,7 @@ class Toy:
     """Everything that an evaluation needs, trained."""
 
     def __init__(self, steps: int = 150) -> None:
-        self.suite = ToySuite()
+        self.suite = EvaluationSuite()
         self.model = ToyNet()
         self.spec = LoRASpec(self.model, ["hidden", "out"], r=2)
         self.target = LoRATarget(self.model, self.spec)
