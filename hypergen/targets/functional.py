@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from hypergen._utils.errors import WeightsError
 from hypergen.specs import DeltaSpec, Weights, WeightSpec
 from hypergen.targets.base import Target
+from hypergen.targets.mlp import is_mlp, run_mlp
 
 
 class FunctionalTarget(Target):
@@ -20,7 +21,8 @@ class FunctionalTarget(Target):
     `torch.func.vmap` over `functional_call` turns each layer into one batched product. Modules that
     vmap cannot trace (in-place writes into unbatched buffers, custom autograd functions, control
     flow that reads numbers) run network after network instead, with equal results: `vectorized`
-    turns False at the first call then.
+    turns False at the first call then. Plain MLPs (`nn.Sequential` of linear and elementwise ones)
+    need no tracing: they are run as batched products directly.
 
     Args:
         model: The network that provides the architecture and the parameters not generated.
@@ -38,6 +40,7 @@ class FunctionalTarget(Target):
         self._is_delta = isinstance(spec, DeltaSpec)
         self._called = self._network()
         check_parameters(self._called, spec)
+        self._is_mlp = chunk_size is None and is_mlp(self._called)
 
     def _network(self) -> nn.Module:
         """The module whose parameters the slots name."""
@@ -58,6 +61,11 @@ class FunctionalTarget(Target):
         """Runs all networks in one vmapped call, or one after the other."""
         networks = len(weights)
         parameters = self.parameters_of(weights)
+        if self._is_mlp and not kwargs and len(args) == 1 and args[0].dim() == 2:
+            assert isinstance(self._called, nn.Sequential)
+            return run_mlp(self._called, parameters, args[0].unflatten(0, (networks, -1))).flatten(
+                0, 1
+            )
 
         def split(value: Any) -> Any:
             return value.unflatten(0, (networks, -1)) if _is_batched(value) else value
