@@ -15,7 +15,13 @@ import torch
 from torch import nn
 
 from hypergen.conditions import Condition, HashingEncoder
-from hypergen.generators import Generator, MLPGenerator, TextToLoRA, TransformerGenerator
+from hypergen.generators import (
+    Generator,
+    MLPGenerator,
+    PerceiverGenerator,
+    TextToLoRA,
+    TransformerGenerator,
+)
 from hypergen.specs import (
     AdapterSpec,
     DeltaSpec,
@@ -107,6 +113,7 @@ SPECS: dict[str, SpecRow] = {
 
 _MLP = {"hidden": 16, "depth": 1}
 _TRANSFORMER = {"dim": 16, "depth": 1, "heads": 2, "most_rows": 4}
+_PERCEIVER = {"latents": 3, "dim": 8, "heads": 2, "hidden": 16, "depth": 1}
 _T2L = {"hidden": 16, "depth": 1}
 
 GENERATORS: dict[str, tuple[type[Generator], dict[str, Any]]] = {
@@ -126,6 +133,11 @@ GENERATORS: dict[str, tuple[type[Generator], dict[str, Any]]] = {
     "transformer_row_hyperfan_in": (
         TransformerGenerator,
         {**_TRANSFORMER, "share": "row", "init": "hyperfan_in"},
+    ),
+    "perceiver": (PerceiverGenerator, _PERCEIVER),
+    "perceiver_gated_forward": (
+        PerceiverGenerator,
+        {**_PERCEIVER, "gated": True, "init": "forward"},
     ),
     "t2l_L": (TextToLoRA, {**_T2L, "size": "L"}),
     "t2l_L_forward": (TextToLoRA, {**_T2L, "size": "L", "init": "forward"}),
