@@ -1,0 +1,337 @@
+"""Reading a zoo: one checkpoint, one slot over all of them, or a window of tokens is a slice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor
+
+from hypergen._utils.errors import RunError, UsageError, WeightsError, did_you_mean
+from hypergen._utils.io import inside
+from hypergen.specs import TokenLayout, Weights, WeightSpec
+from hypergen.zoo.store.gather import gather
+from hypergen.zoo.store.paths import part_numbers, part_path
+from hypergen.zoo.store.records import Architecture, Row, Task
+from hypergen.zoo.store.seal import open_lines
+from hypergen.zoo.store.shards import Shard
+from hypergen.zoo.store.writer import read_header
+
+Indices = int | slice | Sequence[int] | np.ndarray | Tensor
+Verify = Literal["lazy", "open", "never"]
+
+
+class Zoo:
+    """A folder of checkpoints, read without copying it into memory.
+
+    The header and the manifest are read and checked when the zoo is opened, the numbers when they
+    are used: shards are mapped, so that several processes share one copy in the page cache. Views
+    (`select`, `zoo[indices]`) share them too. A zoo can be handed to worker processes; each maps
+    the files again.
+
+    Args:
+        folder: The folder.
+        verify: When the numbers are compared with their hashes: `"lazy"`, each shard before its
+            first use; `"open"`, all of them at once; `"never"`, only their sizes.
+
+    Attributes:
+        folder: The folder.
+        header: Name, licence, task table, architectures, provenance.
+        rows: The good checkpoints, in order of parts.
+        quarantined: Checkpoints with NaN or infinity, which nothing here reads.
+
+    Raises:
+        RunError: A file is missing, damaged or malformed, or a path leaves the folder.
+    """
+
+    def __init__(self, folder: str | Path, verify: Verify = "lazy") -> None:
+        if verify not in ("lazy", "open", "never"):
+            raise UsageError(f"verify is 'lazy', 'open' or 'never', not {verify!r}")
+        self.folder = Path(folder)
+        self.header = read_header(self.folder)
+        rows: list[Row] = []
+        entries: dict[str, Any] = {}
+        for part in part_numbers(self.folder):
+            part_rows, shards = read_part(self.folder, part)
+            entries.update(shards)
+            rows += part_rows
+        for row in rows:
+            if row.architecture not in self.header.architectures:
+                raise RunError(
+                    f"{self.folder}: {row.label} has the architecture {row.architecture!r}, which "
+                    "the header does not know"
+                )
+        self.rows = tuple(row for row in rows if not row.quarantined)
+        self.quarantined = tuple(row for row in rows if row.quarantined)
+        self._shards = _Shards(self.folder, entries, verify)
+        if verify == "open":
+            self._shards.map_all()
+
+    # -- what there is -------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows)
+
+    def __repr__(self) -> str:
+        kinds = {row.architecture for row in self.rows}
+        return f"Zoo({self.header.name!r}, {len(self):,} checkpoints of {len(kinds)} architectures)"
+
+    @property
+    def complete(self) -> bool:
+        """Whether every part that the header announces is there."""
+        parts = self.header.parts
+        return parts is None or len(part_numbers(self.folder)) == parts
+
+    @property
+    def tasks(self) -> dict[str, Task]:
+        """The task table."""
+        return self.header.tasks
+
+    @property
+    def architectures(self) -> dict[str, Architecture]:
+        """The architectures that occur in these rows."""
+        present = {row.architecture for row in self.rows}
+        return {key: a for key, a in self.header.architectures.items() if key in present}
+
+    @property
+    def architecture(self) -> Architecture:
+        """The one architecture of these rows.
+
+        Raises:
+            UsageError: There are several, or none.
+        """
+        found = self.architectures
+        if len(found) != 1:
+            raise UsageError(
+                f"these {len(self)} checkpoints have {len(found)} architectures"
+                + (f" ({', '.join(found)}): pick one by select(architecture=…)" if found else "")
+            )
+        return next(iter(found.values()))
+
+    @property
+    def spec(self) -> WeightSpec:
+        """The spec of the one architecture of these rows; see `architecture`."""
+        return self.architecture.spec
+
+    def metric(self, split: str, name: str) -> np.ndarray:
+        """`[N]` values of a metric in float64, NaN where a checkpoint has none."""
+        values = (row.metrics.get(split, {}).get(name) for row in self.rows)
+        return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+
+    def column(self, name: str) -> list[Any]:
+        """A field of every row, or one of its hyperparameters as `"hyperparameters.lr"`."""
+        field, _, key = name.partition(".")
+        if self.rows and not hasattr(self.rows[0], field):
+            raise UsageError(
+                f"a row has no field {field!r}.{did_you_mean(field, vars(Row('', 0, '')))}"
+            )
+        values = (getattr(row, field) for row in self.rows)
+        return [value.get(key) for value in values] if key else list(values)
+
+    # -- choosing ------------------------------------------------------------------------------
+
+    def select(
+        self,
+        *,
+        architecture: str | None = None,
+        task: str | Collection[str] | None = None,
+        run: str | Collection[str] | None = None,
+        step: int | Collection[int] | Literal["last"] | None = None,
+        where: Callable[[Row], bool] | None = None,
+    ) -> Zoo:
+        """A view of some of the checkpoints, in the same order.
+
+        Args:
+            architecture: Key of an architecture.
+            task: Name or names of tasks.
+            run: Name or names of runs.
+            step: Step or steps; `"last"` for the last checkpoint of each run.
+            where: Any other condition on the row.
+
+        Raises:
+            UsageError: An architecture or task that the zoo does not have.
+        """
+        if architecture is not None and architecture not in self.header.architectures:
+            hint = did_you_mean(architecture, self.header.architectures)
+            raise UsageError(f"the zoo has no architecture {architecture!r}.{hint}")
+        tasks = None if task is None else {task} if isinstance(task, str) else set(task)
+        for name in sorted(tasks or ()):
+            if name not in self.header.tasks:
+                hint = did_you_mean(name, self.header.tasks)
+                raise UsageError(f"the zoo has no task {name!r}.{hint}")
+        runs = None if run is None else {run} if isinstance(run, str) else set(run)
+        last: dict[str, int] = {}
+        for row in self.rows:
+            last[row.run] = max(row.step, last.get(row.run, row.step))
+
+        def at_step(row: Row) -> bool:
+            if step is None or isinstance(step, str):
+                return step is None or row.step == last[row.run]
+            return row.step == step if isinstance(step, int) else row.step in step
+
+        keep = [
+            i
+            for i, row in enumerate(self.rows)
+            if (architecture is None or row.architecture == architecture)
+            and (tasks is None or row.task in tasks)
+            and (runs is None or row.run in runs)
+            and at_step(row)
+            and (where is None or where(row))
+        ]
+        return self[keep]
+
+    def __getitem__(self, indices: Indices) -> Zoo:
+        """A view of the checkpoints at some positions, in that order."""
+        view = object.__new__(Zoo)
+        view.__dict__.update(self.__dict__)
+        view.rows = tuple(self.rows[i] for i in self._positions(indices))
+        return view
+
+    def _positions(self, indices: Indices | None) -> Iterable[int]:
+        if indices is None:
+            return range(len(self))
+        if isinstance(indices, slice):
+            return range(len(self))[indices]
+        positions = np.atleast_1d(np.asarray(indices))
+        if positions.dtype == bool:
+            positions = np.flatnonzero(positions)
+        elif positions.size == 0:
+            return []
+        if positions.size and not -len(self) <= positions.min() <= positions.max() < len(self):
+            raise IndexError(f"the zoo has {len(self)} checkpoints; an index is out of range")
+        return [int(i) for i in positions % max(1, len(self))]
+
+    # -- numbers -------------------------------------------------------------------------------
+
+    def flat(self, indices: Indices | None = None) -> Tensor:
+        """`[N, numel]` numbers of some checkpoints (all by default), copied out of the files."""
+        return self._columns(indices, 0, self.spec.numel)
+
+    def weights(self, indices: Indices | None = None) -> Weights:
+        """Some checkpoints as `Weights`, tagged with their runs and steps."""
+        view = self if indices is None else self[indices]
+        out = self.spec.from_flat(view.flat())
+        out.provenance = {
+            "zoo": self.header.name,
+            "runs": [row.run for row in view.rows],
+            "steps": [row.step for row in view.rows],
+        }
+        return out
+
+    def slot(self, name: str, indices: Indices | None = None) -> Tensor:
+        """`[N, *shape]`, one slot over some checkpoints; only its bytes are read."""
+        spec = self.spec
+        slot = spec[name]
+        offset = sum(s.numel for s in spec.slots[: spec.names.index(name)])
+        return self._columns(indices, offset, offset + slot.numel).unflatten(1, slot.shape)
+
+    def tokens(
+        self,
+        layout: TokenLayout,
+        indices: Indices | None = None,
+        start: int = 0,
+        stop: int | None = None,
+    ) -> Tensor:
+        """`[N, T, size]`, tokens `start` to `stop` of some checkpoints; zero under the mask.
+
+        Only the part of each row that these tokens span is read.
+
+        Raises:
+            WeightsError: The layout is of another spec.
+        """
+        if layout.spec is not self.spec and layout.spec != self.spec:
+            raise WeightsError("the token layout was made for another spec than these checkpoints'")
+        mask, index = layout.mask[start:stop], layout.index[start:stop]
+        low, high = int(index[mask].min()), int(index[mask].max()) + 1
+        window = self._columns(indices, low, high)
+        local = (index - low).masked_fill(~mask, 0).flatten()
+        return window[:, local].unflatten(1, index.shape).masked_fill(~mask, 0)
+
+    def _columns(self, indices: Indices | None, start: int, stop: int) -> Tensor:
+        """`[N, stop - start]`, a range of each row's numbers."""
+        spec = self.spec
+        rows = [self.rows[i] for i in self._positions(indices)]
+        sources = {name: self._shards[name] for name in {row.shard for row in rows}}
+        for name, source in sources.items():
+            if source.shape[1] != spec.numel:
+                raise RunError(
+                    f"{self.folder / name} has rows of {source.shape[1]} numbers, the spec of "
+                    f"{spec.numel}"
+                )
+        for row in rows:
+            if not 0 <= row.index < len(sources[row.shard]):
+                raise RunError(f"{row.label}: row {row.index} is not in {self.folder / row.shard}")
+        places = [(row.shard, row.index) for row in rows]
+        columns = {name: source[:, start:stop] for name, source in sources.items()}
+        return gather(columns, places, (len(rows), stop - start), spec.dtype)
+
+    def relabel(self, rows: Sequence[Row]) -> Zoo:
+        """This view with other words about the same checkpoints (such as metrics measured anew).
+
+        Raises:
+            UsageError: Another number of rows, or a row that points to other numbers.
+        """
+        same = [(a.shard, a.index) for a in rows] == [(b.shard, b.index) for b in self.rows]
+        if not same:
+            raise UsageError("relabel() takes one row for each checkpoint, of the same numbers")
+        view = self[:]
+        view.rows = tuple(rows)
+        return view
+
+
+class _Shards:
+    """The mapped shards of a zoo, by name; mapped on first use, and anew in another process."""
+
+    def __init__(self, folder: Path, entries: dict[str, Any], verify: Verify) -> None:
+        self._folder, self._entries, self._verify = folder, entries, verify
+        self._open: dict[str, Shard] = {}
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._open:
+            shard = Shard(inside(self._folder, name), self._entries[name])
+            self._open[name] = shard if self._verify == "never" else shard.verify()
+        return self._open[name].weights
+
+    def map_all(self) -> None:
+        for name in self._entries:
+            self[name]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": {}}
+
+
+def read_part(folder: Path, part: int) -> tuple[list[Row], dict[str, Any]]:
+    """Reads and checks one part of the manifest.
+
+    Returns:
+        Its rows, and what it says of its shards by name.
+
+    Raises:
+        RunError: It is damaged or malformed, or names a file outside the folder; names the file.
+    """
+    path = part_path(folder, part)
+    try:
+        head, lines = open_lines(path.read_bytes())
+        rows = [Row.from_dict(line) for line in lines]
+        shards = head["shards"]
+        if head["part"] != part or head["rows"] != len(rows):
+            raise RunError("it is the list of another part")
+        for name, entry in shards.items():
+            inside(folder, name)
+            if set(entry) != {"bytes", "sha256"}:
+                raise RunError(f"what it says of {name} is malformed")
+        for row in rows:
+            if row.shard not in shards:
+                raise RunError(f"{row.label} is in {row.shard!r}, which it does not list")
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{path}: it is malformed: {error!r}") from error
+    except RunError as error:
+        raise RunError(f"{path}: {error}") from error
+    return rows, shards
