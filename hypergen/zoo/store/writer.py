@@ -86,6 +86,7 @@ class ZooWriter:
 
     def _begin(self, header: Header) -> Header:
         path = self.folder / ZOO_FILE
+        header = Header.from_dict(json.loads(dump_json(header.to_dict())))  # as it is read back
         if path.exists():
             old = read_header(self.folder)
             if old.parts is not None and old.to_dict() != header.to_dict():
