@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from hypergen._utils.errors import RunError, UsageError, WeightsError, did_you_mean
@@ -66,6 +67,7 @@ class Zoo:
         self.rows = tuple(row for row in rows if not row.quarantined)
         self.quarantined = tuple(row for row in rows if row.quarantined)
         self._shards = _Shards(self.folder, entries, verify)
+        self._caches: dict[str, Any] = {}  # what is read off the rows once
         if verify == "open":
             self._shards.map_all()
 
@@ -95,8 +97,11 @@ class Zoo:
     @property
     def architectures(self) -> dict[str, Architecture]:
         """The architectures that occur in these rows."""
-        present = {row.architecture for row in self.rows}
-        return {key: a for key, a in self.header.architectures.items() if key in present}
+        if "architectures" not in self._caches:
+            present = {row.architecture for row in self.rows}
+            found = {key: a for key, a in self.header.architectures.items() if key in present}
+            self._caches["architectures"] = found
+        return dict(self._caches["architectures"])
 
     @property
     def architecture(self) -> Architecture:
@@ -189,28 +194,38 @@ class Zoo:
         """A view of the checkpoints at some positions, in that order."""
         view = object.__new__(Zoo)
         view.__dict__.update(self.__dict__)
-        view.rows = tuple(self.rows[i] for i in self._positions(indices))
+        view.rows = tuple(self.rows[i] for i in self._positions(indices).tolist())
+        view._caches = {}
         return view
 
-    def _positions(self, indices: Indices | None) -> Iterable[int]:
-        if indices is None:
-            return range(len(self))
+    def _positions(self, indices: Indices) -> np.ndarray:
+        """Positions from 0, for any way to give them."""
         if isinstance(indices, slice):
-            return range(len(self))[indices]
+            return np.arange(len(self))[indices]
         positions = np.atleast_1d(np.asarray(indices))
         if positions.dtype == bool:
             positions = np.flatnonzero(positions)
-        elif positions.size == 0:
-            return []
-        if positions.size and not -len(self) <= positions.min() <= positions.max() < len(self):
+        if positions.size == 0:
+            return np.zeros(0, int)
+        if not -len(self) <= positions.min() <= positions.max() < len(self):
             raise IndexError(f"the zoo has {len(self)} checkpoints; an index is out of range")
-        return [int(i) for i in positions % max(1, len(self))]
+        found: np.ndarray = positions % len(self)
+        return found
 
     # -- numbers -------------------------------------------------------------------------------
 
-    def flat(self, indices: Indices | None = None) -> Tensor:
-        """`[N, numel]` numbers of some checkpoints (all by default), copied out of the files."""
-        return self._columns(indices, 0, self.spec.numel)
+    def flat(self, indices: Indices | None = None, out: Tensor | None = None) -> Tensor:
+        """`[N, numel]` numbers of some checkpoints (all by default), copied out of the files.
+
+        Args:
+            indices: Which, in this order.
+            out: Where to put them; a new tensor when not given.
+
+        Raises:
+            RunError: A shard is missing or damaged.
+            WeightsError: `out` has another shape or dtype.
+        """
+        return self._columns(indices, 0, self.spec.numel, out)
 
     def weights(self, indices: Indices | None = None) -> Weights:
         """Some checkpoints as `Weights`, tagged with their runs and steps."""
@@ -252,23 +267,81 @@ class Zoo:
         local = (index - low).masked_fill(~mask, 0).flatten()
         return window[:, local].unflatten(1, index.shape).masked_fill(~mask, 0)
 
-    def _columns(self, indices: Indices | None, start: int, stop: int) -> Tensor:
+    def _columns(
+        self, indices: Indices | None, start: int, stop: int, out: Tensor | None = None
+    ) -> Tensor:
         """`[N, stop - start]`, a range of each row's numbers."""
+        sources, which, index = self._sources(indices)
+        sources = {number: source[:, start:stop] for number, source in sources.items()}
+        shape, dtype = (len(which), stop - start), self.spec.dtype
+        if out is None:
+            out = torch.empty(shape, dtype=dtype)
+        elif tuple(out.shape) != shape or out.dtype != dtype:
+            raise WeightsError(
+                f"out is {out.dtype} of shape {tuple(out.shape)}, these numbers are {dtype} "
+                f"of shape {shape}"
+            )
+        return gather(sources, which, index, out)
+
+    def spans(self, indices: Indices, starts: np.ndarray, length: int) -> Tensor:
+        """`[N, length]`, numbers of some checkpoints from a start of its own for each.
+
+        Args:
+            indices: Which, in this order.
+            starts: `[N]`, first entry of the flat vector, from 0 to `numel - length`.
+            length: How many entries follow each other.
+        """
+        numel = self.spec.numel
+        sources, which, index = self._sources(indices)
+        if np.shape(starts) != which.shape or not 0 < length <= numel:
+            raise UsageError(f"spans() takes a start for each checkpoint and 1 to {numel} numbers")
+        if len(which) and not 0 <= np.min(starts) <= np.max(starts) <= numel - length:
+            raise UsageError(f"spans of {length} numbers start from 0 to {numel - length}")
+        out = torch.empty((len(which), length), dtype=self.spec.dtype)
+        for number, source in sources.items():
+            to = np.flatnonzero(which == number)
+            # Every window of the shard is a row of this overlapping view: one gather of rows.
+            windows = source.flatten().unfold(0, length, 1)
+            first = torch.from_numpy(index[to] * numel + starts[to])
+            out[torch.from_numpy(to)] = windows.index_select(0, first)
+        return out
+
+    def _sources(
+        self, indices: Indices | None
+    ) -> tuple[dict[int, Tensor], np.ndarray, np.ndarray]:
+        """Shards `[n, numel]` by number; for each checkpoint wanted its shard and row."""
         spec = self.spec
-        rows = [self.rows[i] for i in self._positions(indices)]
-        sources = {name: self._shards[name] for name in {row.shard for row in rows}}
-        for name, source in sources.items():
+        names, which, index = self._places
+        if indices is not None:
+            chosen = indices if isinstance(indices, slice) else self._positions(indices)
+            which, index = which[chosen], index[chosen]
+        sources: dict[int, Tensor] = {}
+        for number in np.unique(which).tolist():
+            source = self._shards[names[number]]
             if source.shape[1] != spec.numel:
                 raise RunError(
-                    f"{self.folder / name} has rows of {source.shape[1]} numbers, the spec of "
-                    f"{spec.numel}"
+                    f"{self.folder / names[number]} has rows of {source.shape[1]} numbers, the "
+                    f"spec of {spec.numel}"
                 )
-        for row in rows:
-            if not 0 <= row.index < len(sources[row.shard]):
-                raise RunError(f"{row.label}: row {row.index} is not in {self.folder / row.shard}")
-        places = [(row.shard, row.index) for row in rows]
-        columns = {name: source[:, start:stop] for name, source in sources.items()}
-        return gather(columns, places, (len(rows), stop - start), spec.dtype)
+            inside_shard = index[which == number]
+            if inside_shard.min() < 0 or inside_shard.max() >= len(source):
+                raise RunError(
+                    f"row {inside_shard.max()} is not in {self.folder / names[number]}, though the "
+                    "manifest lists it"
+                )
+            sources[number] = source
+        return sources, which, index
+
+    @property
+    def _places(self) -> tuple[list[str], np.ndarray, np.ndarray]:
+        """Names of shards; for each row which of them, and where in it. Made on first use."""
+        if "places" not in self._caches:
+            number: dict[str, int] = {}
+            which = np.array([number.setdefault(row.shard, len(number)) for row in self.rows], int)
+            index = np.array([row.index for row in self.rows], int)
+            self._caches["places"] = list(number), which, index
+        places: tuple[list[str], np.ndarray, np.ndarray] = self._caches["places"]
+        return places
 
     def relabel(self, rows: Sequence[Row]) -> Zoo:
         """This view with other words about the same checkpoints (such as metrics measured anew).
@@ -281,6 +354,7 @@ class Zoo:
             raise UsageError("relabel() takes one row for each checkpoint, of the same numbers")
         view = self[:]
         view.rows = tuple(rows)
+        view._caches = {}
         return view
 
 
