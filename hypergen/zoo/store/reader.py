@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,17 +12,15 @@ import torch
 from torch import Tensor
 
 from hypergen._utils.errors import RunError, UsageError, WeightsError, did_you_mean
-from hypergen._utils.io import inside
 from hypergen.specs import TokenLayout, Weights, WeightSpec
 from hypergen.zoo.store.gather import gather
-from hypergen.zoo.store.paths import part_numbers, part_path
+from hypergen.zoo.store.manifest import read_part
+from hypergen.zoo.store.paths import part_numbers
 from hypergen.zoo.store.records import Architecture, Row, Task
-from hypergen.zoo.store.seal import open_lines
-from hypergen.zoo.store.shards import Shard
+from hypergen.zoo.store.shards import Shards, Verify
 from hypergen.zoo.store.writer import read_header
 
 Indices = int | slice | Sequence[int] | np.ndarray | Tensor
-Verify = Literal["lazy", "open", "never"]
 
 
 class Zoo:
@@ -66,7 +65,7 @@ class Zoo:
                 )
         self.rows = tuple(row for row in rows if not row.quarantined)
         self.quarantined = tuple(row for row in rows if row.quarantined)
-        self._shards = _Shards(self.folder, entries, verify)
+        self._shards = Shards(self.folder, entries, verify)
         self._caches: dict[str, Any] = {}  # what is read off the rows once
         if verify == "open":
             self._shards.map_all()
@@ -132,9 +131,8 @@ class Zoo:
         """A field of every row, or one of its hyperparameters as `"hyperparameters.lr"`."""
         field, _, key = name.partition(".")
         if self.rows and not hasattr(self.rows[0], field):
-            raise UsageError(
-                f"a row has no field {field!r}.{did_you_mean(field, vars(Row('', 0, '')))}"
-            )
+            hint = did_you_mean(field, (f.name for f in fields(Row)))
+            raise UsageError(f"a row has no field {field!r}.{hint}")
         values = (getattr(row, field) for row in self.rows)
         return [value.get(key) for value in values] if key else list(values)
 
@@ -306,9 +304,7 @@ class Zoo:
             out[torch.from_numpy(to)] = windows.index_select(0, first)
         return out
 
-    def _sources(
-        self, indices: Indices | None
-    ) -> tuple[dict[int, Tensor], np.ndarray, np.ndarray]:
+    def _sources(self, indices: Indices | None) -> tuple[dict[int, Tensor], np.ndarray, np.ndarray]:
         """Shards `[n, numel]` by number; for each checkpoint wanted its shard and row."""
         spec = self.spec
         names, which, index = self._places
@@ -356,56 +352,3 @@ class Zoo:
         view.rows = tuple(rows)
         view._caches = {}
         return view
-
-
-class _Shards:
-    """The mapped shards of a zoo, by name; mapped on first use, and anew in another process."""
-
-    def __init__(self, folder: Path, entries: dict[str, Any], verify: Verify) -> None:
-        self._folder, self._entries, self._verify = folder, entries, verify
-        self._open: dict[str, Shard] = {}
-
-    def __getitem__(self, name: str) -> Tensor:
-        if name not in self._open:
-            shard = Shard(inside(self._folder, name), self._entries[name])
-            self._open[name] = shard if self._verify == "never" else shard.verify()
-        return self._open[name].weights
-
-    def map_all(self) -> None:
-        for name in self._entries:
-            self[name]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": {}}
-
-
-def read_part(folder: Path, part: int) -> tuple[list[Row], dict[str, Any]]:
-    """Reads and checks one part of the manifest.
-
-    Returns:
-        Its rows, and what it says of its shards by name.
-
-    Raises:
-        RunError: It is damaged or malformed, or names a file outside the folder; names the file.
-    """
-    path = part_path(folder, part)
-    try:
-        head, lines = open_lines(path.read_bytes())
-        rows = [Row.from_dict(line) for line in lines]
-        shards = head["shards"]
-        if head["part"] != part or head["rows"] != len(rows):
-            raise RunError("it is the list of another part")
-        for name, entry in shards.items():
-            inside(folder, name)
-            if set(entry) != {"bytes", "sha256"}:
-                raise RunError(f"what it says of {name} is malformed")
-        for row in rows:
-            if row.shard not in shards:
-                raise RunError(f"{row.label} is in {row.shard!r}, which it does not list")
-    except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror}") from error
-    except (KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{path}: it is malformed: {error!r}") from error
-    except RunError as error:
-        raise RunError(f"{path}: {error}") from error
-    return rows, shards

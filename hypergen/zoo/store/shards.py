@@ -9,13 +9,15 @@ import mmap
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from hypergen._utils.errors import RunError
-from hypergen._utils.io import save_safetensors
+from hypergen._utils.io import inside, save_safetensors
+
+Verify = Literal["lazy", "open", "never"]
 
 TENSOR = "weights"  # the one tensor of a shard, [rows, numel]
 
@@ -107,6 +109,34 @@ class Shard:
                 )
             self._verified = True
         return self
+
+
+class Shards:
+    """The shards of a zoo by name, mapped on first use, and anew in another process.
+
+    Args:
+        folder: The zoo.
+        entries: What the manifest says of each.
+        verify: When they are compared with their hashes, see `Zoo`.
+    """
+
+    def __init__(self, folder: Path, entries: dict[str, Any], verify: Verify) -> None:
+        self._folder, self._entries, self._verify = folder, entries, verify
+        self._open: dict[str, Shard] = {}
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._open:
+            shard = Shard(inside(self._folder, name), self._entries[name])
+            self._open[name] = shard if self._verify == "never" else shard.verify()
+        return self._open[name].weights
+
+    def map_all(self) -> None:
+        """Maps and checks every shard now."""
+        for name in self._entries:
+            self[name]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": {}}
 
 
 def _header(path: Path, data: mmap.mmap) -> tuple[torch.dtype, tuple[int, int], int]:

@@ -14,8 +14,8 @@ import torch
 from hypergen._utils.errors import RunError
 from hypergen._utils.io import inside
 from hypergen._utils.progress import progress
+from hypergen.zoo.store.manifest import read_part
 from hypergen.zoo.store.paths import LOCK, MANIFEST, QUARANTINE, SHARDS, ZOO_FILE, part_numbers
-from hypergen.zoo.store.reader import read_part
 from hypergen.zoo.store.records import Header, Row
 from hypergen.zoo.store.shards import Shard, row_hashes
 from hypergen.zoo.store.writer import read_header
