@@ -5,12 +5,14 @@ from hypergen.training.ema import GeneratorEMA
 from hypergen.training.module import GeneratorModule
 from hypergen.training.objectives import OBJECTIVES, make_objective
 from hypergen.training.run import fit
+from hypergen.training.zoo import ZooDataModule
 
 __all__ = [
     "OBJECTIVES",
     "GeneratorEMA",
     "GeneratorModule",
     "TaskDataModule",
+    "ZooDataModule",
     "fit",
     "make_objective",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hypergen._utils.errors import UsageError, did_you_mean
 from hypergen.generators import (
@@ -17,9 +17,6 @@ from hypergen.generators import (
     TaskLoss,
 )
 
-if TYPE_CHECKING:
-    from hypergen.training.data import TaskDataModule
-
 OBJECTIVES: dict[str, type[Objective]] = {
     "task": TaskLoss,
     "reconstruction": Reconstruction,
@@ -28,14 +25,15 @@ OBJECTIVES: dict[str, type[Objective]] = {
 }
 
 
-def make_objective(recipe: str | Mapping[str, float], data: TaskDataModule) -> Objective:
+def make_objective(recipe: str | Mapping[str, float], data: Any) -> Objective:
     """Builds an objective from its name, or a weighted sum from names and weights.
 
     Args:
         recipe: `"task"`, `"reconstruction"`, `"delta_reconstruction"`, `"distillation"` or the
             dotted path of an `Objective`; or several of them with their weights.
-        data: Provides what an objective's constructor asks for by name: `target`, `loss`, `spec`,
-            `suite`, `encoder`, and the zoo's `mean` and `std` (all `[numel]` or instances).
+        data: A data module, which provides what an objective's constructor asks for by name:
+            `target`, `loss` (of the suite), `spec`, `suite`, `encoder`, and the zoo's `mean` and
+            `std` (`[numel]`).
 
     Raises:
         UsageError: An unknown name, or an argument that the data module does not provide.
@@ -47,7 +45,7 @@ def make_objective(recipe: str | Mapping[str, float], data: TaskDataModule) -> O
     return Mixture([_make(name, data) for name in recipe], [float(w) for w in recipe.values()])
 
 
-def _make(name: str, data: TaskDataModule) -> Objective:
+def _make(name: str, data: Any) -> Objective:
     cls = _find(name)
     provided: dict[str, Callable[[], Any]] = {
         "target": lambda: data.target,
@@ -55,12 +53,17 @@ def _make(name: str, data: TaskDataModule) -> Objective:
         "suite": lambda: data.suite,
         "spec": lambda: data.spec,
         "encoder": lambda: data.encoder,
-        "mean": lambda: data.zoo[0].flat().mean(0),
-        "std": lambda: data.zoo[0].flat().std(0, correction=0),
+        "mean": lambda: data.mean,
+        "std": lambda: data.std,
     }
     arguments = {}
     for parameter in inspect.signature(cls).parameters.values():
         if parameter.name in provided:
+            part = "suite" if parameter.name == "loss" else parameter.name
+            if not hasattr(type(data), part) and part not in vars(data):
+                raise UsageError(
+                    f"objective {name!r} needs a {part}, which {type(data).__name__} does not have"
+                )
             arguments[parameter.name] = provided[parameter.name]()
         elif parameter.default is parameter.empty and parameter.kind in (
             parameter.POSITIONAL_OR_KEYWORD,

@@ -124,3 +124,13 @@ class TaskParts(LightningDataModule):
                 raise UsageError(f"{len(weights)} weights in the zoo have {len(numbers)} tasks")
             self._zoo = (weights.detach(), numbers)
         return self._zoo
+
+    @property
+    def mean(self) -> Tensor:
+        """`[numel]`, mean of the trained weights."""
+        return self.zoo[0].flat().mean(0)
+
+    @property
+    def std(self) -> Tensor:
+        """`[numel]`, standard deviation of the trained weights."""
+        return self.zoo[0].flat().std(0, correction=0)
