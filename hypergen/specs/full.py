@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hypergen._utils.errors import SpecError
 from hypergen.specs.base import WeightSpec
@@ -28,8 +28,10 @@ class FullSpec(WeightSpec):
 
     Args:
         model: The network (may be on the meta device).
-        select: One or several globs over parameter names.
+        select: One or several globs over the names of parameters (and buffers).
         gain: sqrt(2) for ReLU networks, 1 for linear ones.
+        buffers: Also generate the selected floating-point buffers that the network saves: the
+            running mean and variance of batch norm, which start at 0 and 1.
 
     Raises:
         SpecError: Nothing is selected, or a selected parameter is not floating point.
@@ -43,9 +45,12 @@ class FullSpec(WeightSpec):
         select: str | Sequence[str] = "*",
         *,
         gain: float = math.sqrt(2),
+        buffers: bool = False,
     ) -> None:
-        slots = parameter_slots(model, select, gain)
-        super().__init__(slots, {"select": select, "gain": gain, "base": base_config(model)})
+        slots = parameter_slots(model, select, gain, buffers=buffers)
+        config = {"select": select, "gain": gain, "base": base_config(model)}
+        # Only where it is set: specs without buffers keep the fingerprints that files hold.
+        super().__init__(slots, {**config, "buffers": True} if buffers else config)
 
 
 class DeltaSpec(WeightSpec):
@@ -74,15 +79,20 @@ class DeltaSpec(WeightSpec):
 
 
 def parameter_slots(
-    model: nn.Module, select: str | Sequence[str], gain: float, zero: bool = False
+    model: nn.Module,
+    select: str | Sequence[str],
+    gain: float,
+    zero: bool = False,
+    buffers: bool = False,
 ) -> list[Slot]:
-    """One slot per distinct selected parameter, in the order of the model."""
+    """One slot per distinct selected parameter (then buffer), in the order of the model."""
     patterns = [select] if isinstance(select, str) else list(select)
     modules = dict(model.named_modules())
     first: dict[int, str] = {}
     ties: dict[str, list[str]] = {}
-    chosen: list[tuple[str, nn.Parameter]] = []
-    for name, parameter in model.named_parameters(remove_duplicate=False):
+    chosen: list[tuple[str, Tensor]] = []
+    named: list[tuple[str, Tensor]] = list(model.named_parameters(remove_duplicate=False))
+    for name, parameter in [*named, *(_saved_buffers(model) if buffers else [])]:
         if not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
             continue
         if id(parameter) in first:
@@ -98,6 +108,9 @@ def parameter_slots(
         path = name.rpartition(".")[0]
         role, fan_in, fan_out = _role(name, parameter, modules[path])
         mean, std, scale = _start(role, fan_in, gain)
+        if not isinstance(parameter, nn.Parameter):
+            role, fan_in, fan_out = "other", None, None
+            mean, std, scale = float(name.endswith("running_var")), 0.0, 0.1
         slots.append(
             Slot(
                 name=name,
@@ -117,15 +130,23 @@ def parameter_slots(
     return slots
 
 
+def _saved_buffers(model: nn.Module) -> list[tuple[str, Tensor]]:
+    """Floating-point buffers of the state dict; counters and caches have nothing to learn."""
+    saved = model.state_dict(keep_vars=True)
+    return [
+        (name, buffer)
+        for name, buffer in model.named_buffers(remove_duplicate=False)
+        if name in saved and buffer.is_floating_point()
+    ]
+
+
 def _dtype_name(name: str, dtype: torch.dtype) -> str:
     if not dtype.is_floating_point:
         raise SpecError(f"parameter {name!r} is {dtype}: only floating-point ones can be generated")
     return str(dtype).removeprefix("torch.")
 
 
-def _role(
-    name: str, parameter: nn.Parameter, module: nn.Module
-) -> tuple[Role, int | None, int | None]:
+def _role(name: str, parameter: Tensor, module: nn.Module) -> tuple[Role, int | None, int | None]:
     kind = type(module).__name__.lower()
     leaf = name.rpartition(".")[2]
     if isinstance(module, nn.Embedding):

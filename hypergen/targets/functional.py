@@ -10,13 +10,16 @@ from torch.func import functional_call, vmap
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from hypergen._utils.errors import WeightsError
-from hypergen.specs import DeltaSpec, Weights, WeightSpec
+from hypergen.specs import DeltaSpec, FullSpec, Weights, WeightSpec
 from hypergen.targets.base import Target
 from hypergen.targets.mlp import is_mlp, run_mlp
 
 
 class FunctionalTarget(Target):
     """Runs `B` networks that differ in generated parameters, whole (`FullSpec`) or as differences.
+
+    Buffers of the spec (statistics of batch norm) are used as given: the network stays in
+    evaluation mode.
 
     `torch.func.vmap` over `functional_call` turns each layer into one batched product. Modules that
     vmap cannot trace (in-place writes into unbatched buffers, custom autograd functions, control
@@ -114,14 +117,16 @@ def _pick(i: int, tree: Any) -> Any:
 
 
 def check_parameters(model: nn.Module, spec: WeightSpec) -> None:
-    """Checks that a model has every parameter that the slots fill.
+    """Checks that a model has every parameter (or buffer, if replaced whole) that the slots fill.
 
     `functional_call` ignores names that it does not know, so this must come first.
 
     Raises:
         WeightsError: A parameter is missing or has another shape; names the slot.
     """
-    parameters = dict(model.named_parameters(remove_duplicate=False))
+    parameters: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
+    if isinstance(spec, FullSpec):
+        parameters.update(model.named_buffers(remove_duplicate=False))
     for slot in spec:
         for name in (slot.parameter, *slot.ties):
             if name not in parameters:

@@ -58,3 +58,22 @@ def test_dtypes_are_kept_and_integers_refused():
 def test_the_base_of_a_full_spec_cannot_be_returned():
     with pytest.raises(SpecError, match="no neutral weights"):
         FullSpec(tiny.model("mlp")).neutral()
+
+
+def test_buffers_are_slots_where_asked_for():
+    net = tiny.make("conv")
+    net.register_buffer("cache", torch.zeros(2), persistent=False)
+    spec = FullSpec(net, buffers=True)
+    assert set(spec.names) - set(FullSpec(net).names) == {"bn.running_mean", "bn.running_var"}
+    mean, var = spec["bn.running_mean"], spec["bn.running_var"]
+    assert (mean.mean, mean.std, mean.shape, mean.module) == (0.0, 0.0, (4,), "bn")
+    assert (var.mean, var.std, var.role) == (1.0, 0.0, "other")
+    assert FullSpec(net, "bn.*", buffers=True).config["buffers"] is True
+    assert FullSpec(net, "fc.*", buffers=True).names == FullSpec(net, "fc.*").names
+
+
+def test_specs_without_buffers_are_written_as_ever():
+    net = tiny.model("conv")
+    assert set(FullSpec(net).config) == {"select", "gain", "base"}
+    assert FullSpec(net, buffers=False).fingerprint == FullSpec(net).fingerprint
+    assert FullSpec(net, buffers=True).fingerprint != FullSpec(net).fingerprint

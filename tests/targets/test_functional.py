@@ -140,6 +140,33 @@ def test_buffers_are_those_of_the_frozen_network():
     assert int(net.bn.num_batches_tracked) == 0
 
 
+def test_generated_buffers_are_used():
+    net = tiny.make("conv")
+    spec = FullSpec(net, buffers=True)
+    target = make_target(net, spec)
+    state = {key: value.clone() for key, value in net.state_dict().items() if key in spec}
+    x = tiny.batch("conv", 2)
+    same = {key: value[None].expand(2, *value.shape).clone() for key, value in state.items()}
+    same["bn.running_mean"][1] += 0.5
+    same["bn.running_var"][1] *= 3
+    out = target(spec.from_named(same), x.repeat(2, 1, 1, 1))
+    assert torch.allclose(out[:2], net(x), atol=1e-5)
+    other = tiny.make("conv")
+    other.bn.running_mean.add_(0.5)
+    other.bn.running_var.mul_(3)
+    assert torch.allclose(out[2:], other(x), atol=1e-5)
+    assert not torch.allclose(out[2:], out[:2], atol=1e-3)
+    assert torch.equal(net.bn.running_mean, state["bn.running_mean"])  # the base is as it was
+
+
+def test_a_difference_cannot_name_a_buffer():
+    net = tiny.make("conv")
+    wrong = DeltaSpec.__new__(DeltaSpec)
+    WeightSpec.__init__(wrong, [Slot("bn.running_mean", (4,), "other")], {})
+    with pytest.raises(WeightsError, match=r"no parameter 'bn\.running_mean'"):
+        make_target(net, wrong)
+
+
 def test_a_frozen_network_in_bfloat16():
     net = tiny.make("mlp").to(torch.bfloat16)
     spec = DeltaSpec(net)
