@@ -13,7 +13,7 @@ from typing import Any
 
 from hypergen._utils.errors import UsageError, did_you_mean
 
-BENCHMARKS = ("core",)
+BENCHMARKS = ("core", "zoo")
 
 
 def run_benchmark(name: str) -> dict[str, Any]:
