@@ -1,8 +1,8 @@
 """Reading a zoo, against `memcpy` of the same bytes and against one `torch.load` per sample.
 
-Cost model: a batch of B checkpoints of n numbers is 4 B n bytes that are read and written once. What
-is mapped and in the page cache costs what a copy between two buffers costs; beyond it there are only
-a look at the manifest's arrays and, for random rows, the breaks between them.
+Cost model: a batch of B checkpoints of n numbers is 4 B n bytes that are read and written once.
+What is mapped and in the page cache costs what a copy between two buffers costs; beyond it there
+are only a look at the manifest's arrays and, for random rows, the breaks between them.
 """
 
 from __future__ import annotations
