@@ -301,6 +301,8 @@ class Zoo:
             # Every window of the shard is a row of this overlapping view: one gather of rows.
             windows = source.flatten().unfold(0, length, 1)
             first = torch.from_numpy(index[to] * numel + starts[to])
+            if len(to) == len(which):
+                return windows.index_select(0, first)
             out[torch.from_numpy(to)] = windows.index_select(0, first)
         return out
 

@@ -74,7 +74,6 @@ class Shard:
     def __init__(self, path: Path, entry: Mapping[str, Any]) -> None:
         self.path = path
         self._entry = entry
-        self._verified = False
         try:
             size = path.stat().st_size
             if size != entry["bytes"]:
@@ -94,21 +93,18 @@ class Shard:
         flat = torch.frombuffer(self.mapped, dtype=dtype, count=count, offset=start)
         self.weights: Tensor = flat.view(shape)
 
-    def verify(self) -> Shard:
-        """Compares the file with the manifest's hash, once, and returns itself.
+    def verify(self) -> None:
+        """Compares the file with the manifest's hash.
 
         Raises:
             RunError: A byte differs.
         """
-        if not self._verified:
-            # Through the map, so that its pages are there for the reads that follow.
-            if hashlib.sha256(self.mapped).hexdigest() != self._entry["sha256"]:
-                raise RunError(
-                    f"{self.path} is damaged: its hash differs from the manifest's. Run "
-                    "`hypergen zoo verify` to see which checkpoints are hit"
-                )
-            self._verified = True
-        return self
+        # Through the map, so that its pages are there for the reads that follow.
+        if hashlib.sha256(self.mapped).hexdigest() != self._entry["sha256"]:
+            raise RunError(
+                f"{self.path} is damaged: its hash differs from the manifest's. Run "
+                "`hypergen zoo verify` to see which checkpoints are hit"
+            )
 
 
 class Shards:
@@ -123,11 +119,15 @@ class Shards:
     def __init__(self, folder: Path, entries: dict[str, Any], verify: Verify) -> None:
         self._folder, self._entries, self._verify = folder, entries, verify
         self._open: dict[str, Shard] = {}
+        self._checked: set[str] = set()
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._open:
             shard = Shard(inside(self._folder, name), self._entries[name])
-            self._open[name] = shard if self._verify == "never" else shard.verify()
+            if self._verify != "never" and name not in self._checked:
+                shard.verify()
+                self._checked.add(name)
+            self._open[name] = shard
         return self._open[name].weights
 
     def map_all(self) -> None:
@@ -136,6 +136,7 @@ class Shards:
             self[name]
 
     def __getstate__(self) -> dict[str, Any]:
+        # A worker maps the files anew, but need not hash again what was hashed here.
         return {**self.__dict__, "_open": {}}
 
 

@@ -1,0 +1,10 @@
+"""Makes the zoo of these tests importable, here and in worker processes: `import reading_zoo`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+_FOLDER = str(Path(__file__).parent)
+if _FOLDER not in sys.path:
+    sys.path.insert(0, _FOLDER)
