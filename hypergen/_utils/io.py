@@ -125,7 +125,10 @@ def save_safetensors(
         ready[name] = value
 
     def write(temporary: Path) -> None:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # as every other file's; the library keeps others out
         save_file(ready, temporary, metadata=dict(metadata or {}) or None)
+        temporary.chmod(mode)
         _sort_metadata(temporary)
 
     return _replace(path, write)
