@@ -19,7 +19,9 @@ from hypergen._utils.errors import HypergenError, UsageError, did_you_mean
 from hypergen._utils.io import dump_json, write_json
 
 # Verb -> (module, function, one line of help). The function gets the parsed options and returns
-# the result as a dictionary; those of `_TRAINER` get the rest of the command line untouched.
+# the result as a dictionary, with the exit code under "exit_code" where that is not 0; those of
+# `_TRAINER` get the rest of the command line untouched, those of `_OPEN` the options that they do
+# not define themselves as `rest`.
 _COMMANDS = {
     "demo": ("hypergen.quickstart.run", "demo_command", "train and evaluate the quickstart"),
     "fit": ("hypergen.training.cli", "main", "train a recipe"),
@@ -29,8 +31,13 @@ _COMMANDS = {
     "evaluate": ("hypergen.evaluation.command", "evaluate_command", "compare with all baselines"),
     "methods": ("hypergen.methods", "methods_command", "list every system, its papers and status"),
     "bench": ("hypergen.bench", "bench_command", "measure speed and memory"),
+    "zoo build": ("hypergen.zoo.build.command", "build_command", "train a collection of networks"),
+    "zoo verify": ("hypergen.zoo.store.verify", "verify_command", "check every byte of a zoo"),
+    "zoo import": ("hypergen.zoo.importing.command", "import_command", "make a zoo of checkpoints"),
+    "zoo info": ("hypergen.zoo.looking.command", "info_command", "describe what a zoo holds"),
 }
 _TRAINER = ("fit", "validate", "test")
+_OPEN = ("zoo build",)
 
 _STDOUT = "-"  # what `--json` alone stands for
 
@@ -52,8 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Words after `hypergen`; those of the process when None.
 
     Returns:
-        The exit code: 0, 2 after bad input (one line on standard error says what), or 130 when
-        interrupted. Anything else is a bug and shows its traceback.
+        The exit code: 0, 1 where a command found what it looks for (damages), 2 after bad input
+        (one line on standard error says what), or 130 when interrupted. Anything else is a bug and
+        shows its traceback.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -68,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     if not words:
-        raise UsageError(f"say what to do.{did_you_mean('', _COMMANDS)}")
+        raise UsageError(f"say what to do.{did_you_mean('', _names())}")
     verb, rest = words[0], words[1:]
     if verb in ("-h", "--help"):
         print(_help())
@@ -76,17 +84,39 @@ def _run(words: list[str]) -> int:
     if verb == "--version":
         print(f"hypergen {hypergen.__version__}")
         return 0
-    if verb not in _COMMANDS:
+    if verb not in _names():
         kind = "option" if verb.startswith("-") else "command"
-        choices = ("--help", "--version") if kind == "option" else _COMMANDS
+        choices = ("--help", "--version") if kind == "option" else _names()
         raise UsageError(f"unknown {kind} '{verb}'.{did_you_mean(verb, choices)}")
+    if _names(verb):
+        if rest[:1] in (["-h"], ["--help"]):
+            print(_help(verb))
+            return 0
+        verb, rest = _nested(verb, rest), rest[1:]
     if verb in _TRAINER:
         return int(_function(verb)([verb, *rest]) or 0)
     args = _parse(verb, rest)
     if args is None:
         return 0
-    _execute(_function(verb), args)
-    return 0
+    return _execute(_function(verb), args)
+
+
+def _names(group: str = "") -> list[str]:
+    """First words of all verbs, or the second words of those of a group such as `zoo`."""
+    if not group:
+        return list(dict.fromkeys(verb.split()[0] for verb in _COMMANDS))
+    return [verb.split()[1] for verb in _COMMANDS if verb.startswith(f"{group} ")]
+
+
+def _nested(group: str, rest: list[str]) -> str:
+    """The verb of two words that a command line begins with."""
+    names = _names(group)
+    if not rest:
+        raise UsageError(f"say what to do: hypergen {group} COMMAND.{did_you_mean('', names)}")
+    if rest[0] not in names:
+        hint = did_you_mean(rest[0], names)
+        raise UsageError(f"unknown command '{group} {rest[0]}'.{hint}")
+    return f"{group} {rest[0]}"
 
 
 def _function(verb: str) -> Callable[..., Any]:
@@ -95,20 +125,28 @@ def _function(verb: str) -> Callable[..., Any]:
     return found
 
 
-def _execute(command: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> None:
-    """Calls a command and puts its result where `--json` says."""
+def _execute(command: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> int:
+    """Calls a command, puts its result where `--json` says, and returns the exit code."""
     wanted = getattr(args, "json", None)
     if wanted == _STDOUT:
         with _stdout_to_stderr():
             result = command(args)
+        code = _exit_code(result)
         print(dump_json(result, nonfinite="null"), end="", flush=True)
-        return
+        return code
     if wanted is not None:
         _check_writable(Path(wanted))  # before minutes of work, not after
         args.json = None  # human output stays when the result goes to a file
     result = command(args)
+    code = _exit_code(result)
     if wanted is not None:
         write_json(wanted, result, nonfinite="null")
+    return code
+
+
+def _exit_code(result: Any) -> int:
+    """Takes the exit code out of a result."""
+    return int(result.pop("exit_code", 0)) if isinstance(result, dict) else 0
 
 
 def _check_writable(path: Path) -> None:
@@ -139,11 +177,21 @@ def _stdout_to_stderr() -> Iterator[None]:
         os.close(saved)
 
 
-def _help() -> str:
-    lines = ["usage: hypergen COMMAND [options]", "", "Generates neural-network weights.", ""]
-    lines += [f"  {verb:<10}{text}" for verb, (_, _, text) in _COMMANDS.items()]
-    lines += ["", "  --help     show this, or the options of a command: hypergen COMMAND --help"]
-    lines += ["  --version  show the version"]
+def _help(group: str = "") -> str:
+    prefix = f"{group} " if group else ""
+    verbs = {verb: text for verb, (_, _, text) in _COMMANDS.items() if verb.startswith(prefix)}
+    width = max(map(len, verbs)) + 2
+    lines = [f"usage: hypergen {prefix}COMMAND [options]", ""]
+    if not group:
+        lines += ["Generates neural-network weights.", ""]
+    lines += [f"  {verb:<{width}}{text}" for verb, text in verbs.items()]
+    options = {
+        "--help": f"show this, or the options of a command: hypergen {prefix}COMMAND --help",
+        "--version": "show the version",
+    }
+    if group:
+        del options["--version"]
+    lines += ["", *(f"  {option:<{width}}{text}" for option, text in options.items())]
     return "\n".join(lines)
 
 
@@ -157,6 +205,10 @@ def _parse(verb: str, words: list[str]) -> argparse.Namespace | None:
     if any(word in ("-h", "--help") for word in words):
         print(parser.format_help(), end="")
         return None
+    if verb in _OPEN:
+        opened, rest = parser.parse_known_args(words)
+        opened.rest = rest
+        return opened
     known = [option for option in parser._option_string_actions if option.startswith("--")]
     for word in words:  # before argparse, which would complain of what the typo left out
         option = word.split("=", 1)[0]
@@ -172,7 +224,11 @@ def _parse(verb: str, words: list[str]) -> argparse.Namespace | None:
 
 def _parser(verb: str) -> _Parser:
     parser = _Parser(prog=f"hypergen {verb}", description=f"{_COMMANDS[verb][2].capitalize()}.")
-    _OPTIONS[verb](parser)
+    module = _COMMANDS[verb][0]
+    add = _OPTIONS[verb] if verb in _OPTIONS else importlib.import_module(module).add_options
+    add(parser)
+    if "--json" not in parser._option_string_actions:
+        _json(parser)
     return parser
 
 
@@ -215,6 +271,10 @@ def _bench(parser: _Parser) -> None:
     _json(parser)
 
 
+def _verify(parser: _Parser) -> None:
+    parser.add_argument("zoo", metavar="DIR", help="folder of the zoo")
+
+
 def _json(parser: _Parser) -> None:
     parser.add_argument(
         "--json",
@@ -225,12 +285,14 @@ def _json(parser: _Parser) -> None:
     )
 
 
+# Options of the other verbs are added by `add_options` of their module.
 _OPTIONS: dict[str, Callable[[_Parser], None]] = {
     "demo": _demo,
     "generate": _generate,
     "evaluate": _evaluate,
     "methods": _json,
     "bench": _bench,
+    "zoo verify": _verify,
 }
 
 

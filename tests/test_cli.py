@@ -63,7 +63,17 @@ def test_help_names_every_verb(capsys):
     assert cli.main(["--help"]) == 0
     out = capsys.readouterr().out
     verbs = ["demo", "fit", "validate", "test", "generate", "evaluate", "methods", "bench"]
-    assert [line.split()[0] for line in out.splitlines() if line.startswith("  ")][:8] == verbs
+    verbs += ["zoo build", "zoo verify", "zoo import", "zoo info"]
+    lines = [line.strip() for line in out.splitlines() if line.startswith("  ")]
+    assert [line.split("  ")[0] for line in lines][:12] == verbs
+
+
+def test_help_of_a_group_names_its_verbs(capsys):
+    assert cli.main(["zoo", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("usage: hypergen zoo COMMAND")
+    assert all(f"zoo {name} " in out for name in ("build", "verify", "import", "info"))
+    assert "demo" not in out
 
 
 def test_version(capsys):
@@ -79,10 +89,12 @@ def test_version(capsys):
         ("evaluate", ["--tasks", "--split", "--json", "--report"]),
         ("methods", ["--json"]),
         ("bench", ["--json"]),
+        ("zoo verify", ["DIR", "--json"]),
+        ("zoo build", ["--config", "--out", "--engine", "--workers", "--address", "--json"]),
     ],
 )
 def test_the_help_of_a_verb_names_its_options(capsys, verb, options):
-    assert cli.main([verb, "--help"]) == 0
+    assert cli.main([*verb.split(), "--help"]) == 0
     out = capsys.readouterr().out
     assert all(option in out for option in options)
 
@@ -105,6 +117,14 @@ def test_the_help_of_a_verb_names_its_options(capsys, verb, options):
         (["generate", "r", "--text", "a", "--demos", "b", "--out", "c"], "not allowed with"),
         (["generate", "r", "--text", "a", "--n", "0", "--out", "c"], "argument --n: 0 is below 1"),
         (["evaluate", "--tasks", "t"], "the following arguments are required: RUN"),
+        (
+            ["zoo"],
+            "hypergen zoo COMMAND. Choose from: build, import, info, verify.",
+        ),
+        (["zoo", "biuld"], "unknown command 'zoo biuld'. Did you mean 'build'?"),
+        (["zoo", "--out", "a"], "unknown command 'zoo --out'."),
+        (["zo"], "unknown command 'zo'. Did you mean 'zoo'?"),
+        (["zoo", "verify", "a", "--jsn"], "hypergen zoo verify has no option '--jsn'. Did you"),
     ],
 )
 def test_bad_words_give_one_line_and_2(capsys, words, message):
@@ -113,7 +133,7 @@ def test_bad_words_give_one_line_and_2(capsys, words, message):
 
 def test_no_words_list_the_commands(capsys):
     message = fails(capsys)
-    assert all(verb in message for verb in cli._COMMANDS)
+    assert all(verb.split()[0] in message for verb in cli._COMMANDS)
 
 
 def test_options_reach_the_command(command):
@@ -149,6 +169,33 @@ def test_defaults_of_the_other_verbs(command, demo):
         {"name": None, "json": None},
         {"name": "core", "json": None},
     ]
+
+
+def test_a_verb_of_two_words_gets_its_options(command):
+    calls = []
+    command("zoo verify", lambda args: calls.append(vars(args)))
+    assert cli.main(["zoo", "verify", "folder"]) == 0
+    assert calls == [{"zoo": "folder", "json": None}]
+
+
+def test_an_open_verb_gets_the_options_that_it_does_not_know(command):
+    calls = []
+    command("zoo build", lambda args: calls.append((args.config, args.rest)))
+    module = sys.modules["hypergen.zoo.build.command"]
+    module.add_options = lambda parser: parser.add_argument("-c", "--config")
+    words = ["zoo", "build", "--steps", "3", "-c", "a.yaml", "--network.hidden=[3]", "--lr", "-1"]
+    assert cli.main(words) == 0
+    assert calls == [("a.yaml", ["--steps", "3", "--network.hidden=[3]", "--lr", "-1"])]
+
+
+def test_a_result_may_carry_the_exit_code(command, capsys, tmp_path):
+    command("zoo verify", lambda args: {"intact": False, "exit_code": 1})
+    assert cli.main(["zoo", "verify", "folder"]) == 1
+    assert cli.main(["zoo", "verify", "folder", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out) == {"intact": False}
+    path = tmp_path / "result.json"
+    assert cli.main(["zoo", "verify", "folder", "--json", str(path)]) == 1
+    assert json.loads(path.read_text()) == {"intact": False}
 
 
 @pytest.mark.parametrize("verb", ["fit", "validate", "test"])

@@ -41,6 +41,8 @@ def loaded(code: str) -> set[str]:
         "from hypergen.cli import main; assert main(['--help']) == 0",
         "from hypergen.cli import main; assert main(['demo', '--help']) == 0",
         "from hypergen.cli import main; assert main(['methods']) == 0",
+        "from hypergen.cli import main; assert main(['zoo', '--help']) == 0",
+        "import hypergen.zoo; dir(hypergen.zoo)",
         "from hypergen.cli import main; assert main(['--version']) == 0",
         "from hypergen._utils import errors, extras, io, progress, seeding",
     ],
