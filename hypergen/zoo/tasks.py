@@ -38,7 +38,11 @@ class TaskSuite(ABC):
 
     _registry: ClassVar[dict[str, type[TaskSuite]]] = {}
     # Suites that come with the package and are imported when a run folder names them.
-    _modules: ClassVar[dict[str, str]] = {"DigitsSuite": "hypergen.quickstart.suite"}
+    _modules: ClassVar[dict[str, str]] = {
+        "CausalSuite": "hypergen.zoo.language.causal",
+        "DigitsSuite": "hypergen.quickstart.suite",
+        "SentenceSuite": "hypergen.zoo.language.sentence",
+    }
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

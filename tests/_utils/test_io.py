@@ -289,6 +289,6 @@ def test_the_old_folder_comes_back_when_the_new_one_cannot_take_its_place(tmp_pa
 
 
 def test_safetensors_are_as_readable_as_other_files(tmp_path):
-    text = write_text(tmp_path / "a.txt", "x")
-    tensors = save_safetensors(tmp_path / "a.safetensors", {"a": torch.zeros(1)})
+    text = io.write_text(tmp_path / "a.txt", "x")
+    tensors = io.save_safetensors(tmp_path / "a.safetensors", {"a": torch.zeros(1)})
     assert tensors.stat().st_mode == text.stat().st_mode
