@@ -1,0 +1,258 @@
+"""CausalSuite: text tasks for a causal language model that writes the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hypergen._utils.errors import UsageError
+from hypergen.specs import Weights
+from hypergen.zoo.language.answers import answer_only
+from hypergen.zoo.language.decoding import exact_match
+from hypergen.zoo.language.models import LanguageModel
+from hypergen.zoo.language.prompts import Prompt
+from hypergen.zoo.language.ranking import label_ranking
+from hypergen.zoo.language.suite import TargetLike, TextSuite
+from hypergen.zoo.language.tasks import TextTask
+from hypergen.zoo.language.tokens import IGNORED, Ragged, encode, join
+
+Scoring = Literal["auto", "exact", "rank"]
+
+
+class CausalSuite(TextSuite):
+    """Tasks whose answer a frozen causal language model writes.
+
+    The loss is the mean cross-entropy of the answer's tokens and of the token that ends it; logits
+    are computed at their positions only. The score is an exact match of the greedy answer (case and
+    trailing punctuation do not count), or whether the likeliest label of the closed set is right.
+
+    Args:
+        model: A causal language model.
+        tasks: See `TextSuite`.
+        prompt: How instances become text; a `Prompt`, or its arguments.
+        scoring: `"exact"`, `"rank"`, or `"auto"`: rank where the task's file gives labels.
+        normalize_length: Rank labels by their mean instead of their summed log-likelihood.
+        max_new_tokens: Most tokens of a greedy answer.
+        **options: Those of `TextSuite`.
+    """
+
+    kind = "causal"
+
+    def __init__(
+        self,
+        model: str | LanguageModel,
+        tasks: str | Path | Sequence[TextTask],
+        *,
+        prompt: Prompt | Mapping[str, Any] | None = None,
+        scoring: Scoring = "auto",
+        normalize_length: bool = False,
+        max_new_tokens: int = 16,
+        **options: Any,
+    ) -> None:
+        super().__init__(model, tasks, **options)
+        if scoring not in ("auto", "exact", "rank"):
+            raise UsageError(f"scoring is {scoring!r}: use 'auto', 'exact' or 'rank'")
+        self.prompt = prompt if isinstance(prompt, Prompt) else Prompt(**(prompt or {}))
+        self.scoring, self.normalize_length = scoring, normalize_length
+        self.max_new_tokens = max_new_tokens
+        self._config |= {
+            "prompt": self.prompt.to_dict(),
+            "scoring": scoring,
+            "normalize_length": normalize_length,
+            "max_new_tokens": max_new_tokens,
+        }
+        tokenizer = self.language_model.tokenizer
+        self.end: int | None = tokenizer.eos_token_id
+        pad = tokenizer.pad_token_id
+        self.pad = int(next(t for t in (pad, self.end, 0) if t is not None))
+        self._heads: tuple[Ragged, Tensor] | None = None
+        self._tables: dict[str, tuple[Ragged, Ragged, Tensor]] = {}
+        self._tail = Ragged.of(encode(tokenizer, [self.prompt.tail(tokenizer)]))
+
+    def _network(self, model: nn.Module) -> nn.Module:
+        return answer_only(model)
+
+    # -- tokens --------------------------------------------------------------------------------
+
+    def heads(self) -> tuple[Ragged, Tensor]:
+        """Tokens before the input: a row for each description, and each task's first row `[T]`."""
+        if self._heads is None:
+            tokenizer, prompt = self.language_model.tokenizer, self.prompt
+            start = _start_tokens(tokenizer) if prompt.template == "plain" else []
+            per_task = [
+                t.descriptions if prompt.description else t.descriptions[:1] for t in self.tasks
+            ]
+            texts = [
+                prompt.head(t, d, tokenizer)
+                for t, ds in zip(self.tasks, per_task, strict=True)
+                for d in ds
+            ]
+            rows = [[*start, *row] for row in encode(tokenizer, texts)]
+            counts = torch.tensor([len(ds) for ds in per_task])
+            self._heads = Ragged.of(rows), counts.cumsum(0) - counts
+        return self._heads
+
+    def table(self, split: str) -> tuple[Ragged, Ragged, Tensor]:
+        """Inputs and first answers of all instances of a split, and each task's first row `[T]`."""
+        if split not in self._tables:
+            bodies, answers = [], []
+            for task in self.tasks:
+                rows = task.instances.get(split, ())
+                key = (task.hash, split, self.prompt.to_dict())
+                inputs = (self.prompt.body(i) for i in rows)
+                bodies.append(self._tokens.table(inputs, "body", *key))
+                outputs = (self.prompt.answer(i.outputs[0]) for i in rows)
+                answers.append(self._tokens.table(outputs, "answer", *key))
+            counts = self.counts(split)
+            self._tables[split] = (
+                Ragged.cat(bodies),
+                self.ended(Ragged.cat(answers)),
+                counts.cumsum(0) - counts,
+            )
+        return self._tables[split]
+
+    def ended(self, table: Ragged) -> Ragged:
+        """Appends the token that ends an answer to every row."""
+        if self.end is None:
+            return table
+        count = len(table)
+        end = Ragged.of([[self.end]])
+        rows = torch.arange(count)
+        ids, bounds = join([(table, rows), (end, torch.zeros_like(rows))], 0)
+        kept = torch.arange(ids.shape[1]) < bounds[-1][:, None]
+        offsets = torch.cat([torch.zeros(1, dtype=torch.long), bounds[-1].cumsum(0)])
+        return Ragged(ids[kept], offsets)
+
+    def sequences(
+        self,
+        tasks: Tensor,
+        rows: Tensor,
+        split: str,
+        answers: tuple[Ragged, Tensor] | None,
+        wordings: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Prompts with what follows them, padded on the right.
+
+        Args:
+            tasks: `[B]` task numbers.
+            rows: `[B, S]` instances.
+            split: Split of the instances.
+            answers: Table and rows `[B · S]` of what follows; nothing when not given.
+            wordings: `[B]` or `[B, S]`, number of the description in the prompt; the first when
+                not given.
+
+        Returns:
+            Tokens `[N, L]`, length of the prompt `[N]` and of the whole `[N]`.
+
+        Raises:
+            UsageError: A description leaves no room for the input.
+        """
+        bodies, _, first = self.table(split)
+        heads, first_head = self.heads()
+        number = (first[tasks][:, None] + rows).flatten()
+        head = first_head[tasks][:, None]
+        if wordings is not None and self.prompt.description:
+            head = head + (wordings[:, None] if wordings.dim() == 1 else wordings)
+        head = head.expand_as(rows).flatten()
+        parts = [(heads, head), (bodies, number), (self._tail, torch.zeros_like(number))]
+        if answers is not None:
+            parts.append(answers)
+        others = (parts[0], *parts[2:])
+        fixed = torch.stack([table.lengths[r] for table, r in others]).sum(0)
+        room = self.max_length - fixed
+        if bool((room < 1).any()):
+            task = int(tasks[int((room < 1).nonzero()[0]) // rows.shape[1]])
+            raise UsageError(
+                f"task {self.names[task]!r}: description, examples and answer leave no room for "
+                f"the input within max_length={self.max_length}: raise it, or lower examples"
+            )
+        cut = (bodies.lengths[number] - room).clamp(min=0)
+        ids, bounds = join(parts, self.pad, cut, cut_part=1)
+        return ids, bounds[3], bounds[-1]
+
+    # -- TextSuite -----------------------------------------------------------------------------
+
+    def batch(
+        self, tasks: Tensor, rows: Tensor, split: str = "train", wordings: Tensor | None = None
+    ) -> dict[str, Any]:
+        """Prompts with their answers; see `TextSuite.batch` and `sequences`."""
+        _, answers, first = self.table(split)
+        number = (first[tasks][:, None] + rows).flatten()
+        ids, start, stop = self.sequences(tasks, rows, split, (answers, number), wordings)
+        length = ids.shape[1]
+        place = torch.arange(int((stop - start).max()))
+        is_answer = place < (stop - start)[:, None]
+        # The logits that predict a token stand one position before it.
+        at = torch.where(is_answer, start[:, None] + place, 1)
+        return {
+            "inputs": self.to_device(
+                {
+                    "input_ids": ids,
+                    "attention_mask": (torch.arange(length) < stop[:, None]).long(),
+                    "answer_positions": at - 1 - length,
+                }
+            ),
+            "labels": ids.gather(1, at).masked_fill(~is_answer, IGNORED).to(self.device),
+            "blocks": len(tasks),
+        }
+
+    def sample(
+        self, tasks: Tensor, samples: int, generator: torch.Generator, split: str = "train"
+    ) -> dict[str, Any]:
+        """Draws instances and, if the prompt holds one, training descriptions."""
+        self.check_split(tasks, split)
+        shape = (len(tasks), samples)
+        draw = torch.rand(shape, generator=generator) * self.counts(split)[tasks][:, None]
+        wordings = None
+        if self.prompt.description:
+            known = torch.tensor([len(texts) for texts in self.descriptions["train"]])
+            known = known.clamp(min=1)[tasks][:, None]
+            wordings = (torch.rand(shape, generator=generator) * known).long()
+        return self.batch(tasks, draw.long(), split, wordings)
+
+    def sample_losses(self, output: Tensor, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """Cross-entropy summed over answer tokens and their number, `[B, S]` each."""
+        labels = batch["labels"]
+        flat = F.cross_entropy(
+            output.flatten(0, 1).float(),
+            labels.flatten(),
+            ignore_index=IGNORED,
+            reduction="none",
+        )
+        count = (labels != IGNORED).sum(1)
+        return tuple(  # type: ignore[return-value]
+            x.view(batch["blocks"], -1) for x in (flat.view_as(labels).sum(1), count)
+        )
+
+    @torch.no_grad()
+    def evaluate(
+        self, target: TargetLike, weights: Weights, tasks: Tensor, split: str = "test"
+    ) -> dict[str, Tensor]:
+        """Loss and score; see `TextSuite.evaluate` and the class."""
+        total = count = torch.zeros(len(tasks))
+        for rows, valid in self.evaluation_rows(tasks, split):
+            batch = self.batch(tasks, rows, split)
+            losses, tokens = self.sample_losses(target(weights, batch["inputs"]), batch)
+            total = total + (losses.cpu() * valid).sum(1)
+            count = count + (tokens.cpu() * valid).sum(1)
+        accuracy = torch.zeros(len(tasks))
+        ranked = torch.tensor([self._is_ranked(self.tasks[t]) for t in tasks.tolist()])
+        for chosen, method in ((ranked, label_ranking), (~ranked, exact_match)):
+            if bool(chosen.any()):
+                index = chosen.nonzero()[:, 0]
+                accuracy[index] = method(self, target, weights[index], tasks[index], split)
+        return {"loss": total / count, "accuracy": accuracy}
+
+    def _is_ranked(self, task: TextTask) -> bool:
+        return self.scoring == "rank" or (self.scoring == "auto" and bool(task.labels))
+
+
+def _start_tokens(tokenizer: Any) -> list[int]:
+    """What the tokenizer puts before a text (a BOS token, or nothing)."""
+    plain, full = encode(tokenizer, ["a"]), encode(tokenizer, ["a"], special=True)
+    return full[0][: full[0].index(plain[0][0])] if plain[0][0] in full[0] else []

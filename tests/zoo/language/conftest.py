@@ -1,0 +1,10 @@
+"""Makes the tiny models and tasks importable: `import tiny_language`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+_FOLDER = str(Path(__file__).parent)
+if _FOLDER not in sys.path:
+    sys.path.insert(0, _FOLDER)
