@@ -13,18 +13,45 @@ if TYPE_CHECKING:
     from hypergen.zoo.adapters import train_multitask as train_multitask
     from hypergen.zoo.adapters import train_weights as train_weights
     from hypergen.zoo.build.build import build_zoo as build_zoo
+    from hypergen.zoo.importing import import_zoo as import_zoo
+    from hypergen.zoo.looking import describe as describe
+    from hypergen.zoo.reading import Normalizer as Normalizer
+    from hypergen.zoo.reading import ZooDataset as ZooDataset
+    from hypergen.zoo.reading import split as split
     from hypergen.zoo.store import Zoo as Zoo
+    from hypergen.zoo.store import ZooWriter as ZooWriter
+    from hypergen.zoo.store import verify_zoo as verify_zoo
     from hypergen.zoo.tasks import TaskSuite as TaskSuite
 
 _PUBLIC = {
+    "Normalizer": "hypergen.zoo.reading",
     "TaskSuite": "hypergen.zoo.tasks",
     "Zoo": "hypergen.zoo.store",
+    "ZooDataset": "hypergen.zoo.reading",
+    "ZooWriter": "hypergen.zoo.store",
     "build_zoo": "hypergen.zoo.build.build",
+    "describe": "hypergen.zoo.looking",
+    "import_zoo": "hypergen.zoo.importing",
+    "split": "hypergen.zoo.reading",
     "train_multitask": "hypergen.zoo.adapters",
     "train_weights": "hypergen.zoo.adapters",
+    "verify_zoo": "hypergen.zoo.store",
 }
 
-__all__ = ["TaskSuite", "Zoo", "build_zoo", "train_multitask", "train_weights"]
+__all__ = [
+    "Normalizer",
+    "TaskSuite",
+    "Zoo",
+    "ZooDataset",
+    "ZooWriter",
+    "build_zoo",
+    "describe",
+    "import_zoo",
+    "split",
+    "train_multitask",
+    "train_weights",
+    "verify_zoo",
+]
 
 
 def __getattr__(name: str) -> Any:
