@@ -14,6 +14,8 @@ from typing import Any
 from hypergen._utils.io import write_text
 from hypergen.systems import CATEGORIES, SYSTEMS, Paper
 
+_CONFIGS = Path(__file__).parent.parent / "configs"  # of a checkout
+
 
 def methods_rows() -> list[dict[str, Any]]:
     """Returns the table as dictionaries, one a system, in order."""
@@ -38,7 +40,10 @@ def methods_table(width: int = 58) -> str:
 
 
 def methods_markdown() -> str:
-    """Returns the table as Markdown, one section a category; the text of `configs/README.md`."""
+    """Returns the text of `configs/README.md`: a section for each category, and the zoos.
+
+    The zoos are read off the recipes beside that file; each begins with a sentence about itself.
+    """
     available = sum(system.status == "available" for system in SYSTEMS)
     lines = [
         "# Recipes and methods",
@@ -61,6 +66,12 @@ def methods_markdown() -> str:
                     f"| {system.id} | {papers} | {system.maps} | {system.status} "
                     f"| {recipe} | {code} |"
                 )
+    lines += ["", "## Zoos", "", "`hypergen zoo build -c configs/NAME.yaml` makes a collection of trained"]
+    lines += ["networks to learn from.", "", "| recipe | what it makes |", "|---" * 2 + "|"]
+    for path in sorted(_CONFIGS.glob("zoo_*.yaml")):
+        comment = path.read_text(encoding="utf-8").partition(".\n")[0]
+        words = " ".join(line.removeprefix("#").strip() for line in comment.splitlines())
+        lines.append(f"| [{path.name}]({path.name}) | {words} |")
     return "\n".join(lines) + "\n"
 
 
@@ -88,4 +99,4 @@ def _path(path: str | None) -> str:
 
 
 if __name__ == "__main__":
-    write_text(Path(__file__).parent.parent / "configs" / "README.md", methods_markdown())
+    write_text(_CONFIGS / "README.md", methods_markdown())

@@ -9,7 +9,7 @@ import pytest
 from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "experiments").glob("*.ipynb"))
-CODE_LINES = {"01_quickstart": 40}
+CODE_LINES = {"01_quickstart": 40, "02_zoos": 50}
 # What makes a notebook small enough for a test: text of a cell → what stands there instead.
 SHRUNKEN = {
     "01_quickstart": {
@@ -19,7 +19,13 @@ SHRUNKEN = {
         ),
         "latents=48, dim=16, heads=1, hidden=384": "latents=2, dim=4, heads=1, hidden=16",
         "max_steps=800": "max_steps=2, accelerator='cpu', enable_progress_bar=False",
-    }
+    },
+    "02_zoos": {
+        '"--steps=200"': ('"--steps=3", "--runs=24", "--runs_per_job=24", "--problem.n_tasks=24"'),
+        'encoder="text", split_by="task", batch_size=64': "encoder='hashing', batch_size=4",
+        "latents=48, dim=16, heads=1, hidden=384": "latents=2, dim=4, heads=1, hidden=16",
+        "max_steps=1500": "max_steps=2, accelerator='cpu'",
+    },
 }
 
 
@@ -54,25 +60,40 @@ def test_it_is_short_and_stored_without_outputs(path):
     assert not any("def " in line or "class " in line for line in lines)  # no logic: use hypergen
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_it_runs_and_draws(path, tmp_path, monkeypatch):
+@pytest.fixture
+def outputs(tmp_path, monkeypatch):
+    """Runs a shrunken notebook in a folder of its own; returns the outputs of its cells."""
     # Images need matplotlib's inline backend, which the tests' own choice of none would hide.
     monkeypatch.delenv("MPLBACKEND", raising=False)
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-    monkeypatch.setenv("PYTHONPATH", str(path.parent.parent))
-    notebook = read(path)
-    shrink(notebook, SHRUNKEN[path.stem])
-    work = tmp_path / "experiments"
-    work.mkdir()
-    client = NotebookClient(
-        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(work)}}
-    )
-    client.execute()
-    outputs = [output for cell in code(notebook) for output in cell.outputs]
-    assert sum("image/png" in output.get("data", {}) for output in outputs) == 3
-    difference = code(notebook)[-1].outputs[-1]["data"]["text/plain"]
+
+    def run(name: str) -> list[nbformat.NotebookNode]:
+        path = next(path for path in NOTEBOOKS if path.stem == name)
+        monkeypatch.setenv("PYTHONPATH", str(path.parent.parent))
+        notebook = read(path)
+        shrink(notebook, SHRUNKEN[name])
+        work = tmp_path / "experiments"
+        work.mkdir()
+        (tmp_path / "configs").symlink_to(path.parent.parent / "configs")
+        where = {"metadata": {"path": str(work)}}
+        NotebookClient(notebook, timeout=300, kernel_name="python3", resources=where).execute()
+        found = [output for cell in code(notebook) for output in cell.outputs]
+        assert sum("image/png" in output.get("data", {}) for output in found) == 3
+        return found
+
+    return run
+
+
+def test_the_quickstart_writes_an_adapter(outputs, tmp_path):
+    difference = outputs("01_quickstart")[-1]["data"]["text/plain"]
     assert 0 <= float(difference) < 1e-5  # stock PEFT's logits and hypergen's own
     adapter = tmp_path / "runs" / "notebook" / "adapter"
     assert {"adapter_config.json", "adapter_model.safetensors"} <= {
         file.name for file in adapter.iterdir()
     }
+
+
+def test_the_zoo_is_built_and_imitated(outputs, tmp_path):
+    accuracy = outputs("02_zoos")[-1]["data"]["text/plain"]
+    assert all(f"'{name}'" in accuracy for name in ("generated", "nearest", "trained"))
+    assert (tmp_path / "runs" / "zoo_notebook" / "zoo.json").exists()

@@ -56,6 +56,9 @@ class NetworkZoo(Recipe):
             one-cycle.
         lr: Peak learning rate: a number, or a range to draw from for every run.
         weight_decay: Weight decay, likewise.
+        shared_start: Whether all runs (of one width) start from the same values, as the networks of
+            HyperDiffusion do (Erkoç et al., 2023, arXiv:2303.17015): then tasks differ by what was
+            learned alone, which makes weights easy to predict from the task, and zoos less diverse.
         evaluation_samples: Samples of each split from which metrics are computed; all of them when
             not given.
         device: Where to train: `"cpu"`, `"cuda"`, …. Bytes are reproducible on the CPU.
@@ -80,6 +83,7 @@ class NetworkZoo(Recipe):
     warmup: float | None = None
     lr: Range | float = 1e-3
     weight_decay: Range | float = 0.0
+    shared_start: bool = False
     evaluation_samples: int | None = None
     device: str = "cpu"
 
@@ -162,6 +166,7 @@ class NetworkZoo(Recipe):
             lr=self._lr.draw(self.seed, "lr", run),
             weight_decay=self._weight_decay.draw(self.seed, "weight_decay", run),
             network=self._networks[stable_seed(self.seed, "width", run) % len(self._networks)],
+            start=stable_seed(self.seed, "shared start") if self.shared_start else None,
         )
 
     @property

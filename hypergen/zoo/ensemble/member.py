@@ -17,12 +17,14 @@ class Member:
     """One network of a stack.
 
     Attributes:
-        seed: Seed of the starting weights and of the order of the data.
+        seed: Seed of the order of the data, and of the starting weights.
         task: Number of the task in `Problem.tasks`.
         lr: Peak learning rate, > 0.
         weight_decay: Decay of the weight matrices and kernels (biases and scales of normalisation
             layers have none): decoupled for AdamW, added to the gradient for SGD, as in torch.
         network: The member's own architecture where it is narrower than the stack's.
+        start: Seed of the starting weights where it is another: members that share it start from
+            the same values.
 
     Raises:
         UsageError: A learning rate or decay that no training can use.
@@ -33,6 +35,7 @@ class Member:
     lr: float
     weight_decay: float = 0.0
     network: Network | None = None
+    start: int | None = None
 
     def __post_init__(self) -> None:
         if not (self.lr > 0 and math.isfinite(self.lr)):
@@ -50,4 +53,5 @@ class Member:
             "lr": self.lr,
             "weight_decay": self.weight_decay,
             "network": None if self.network is None else self.network.to_dict(),
+            "start": self.start,
         }

@@ -29,7 +29,8 @@ def starting_weights(network: Network, members: Sequence[Member]) -> Tensor:
         start = own.spec()
         draws = torch.empty(len(rows), start.numel)
         for draw, i in zip(draws, rows, strict=True):
-            torch.randn(start.numel, generator=generator("start", members[i].seed), out=draw)
+            seed = members[i].seed if members[i].start is None else members[i].start
+            torch.randn(start.numel, generator=generator("start", seed), out=draw)
         draws.mul_(start.per_entry("std")).add_(start.per_entry("mean"))
         flat[torch.tensor(rows)[:, None], entries] = draws
     return flat

@@ -95,3 +95,11 @@ def test_a_job_says_how_far_it_is(tiny):
 def test_a_network_that_does_not_fit_the_problem():
     with pytest.raises(UsageError, match="MLP has outputs=3, the problem needs outputs=2"):
         replace(subsets(), network=MLP(64, (4,), 3)).header()
+
+
+def test_runs_share_their_start_when_asked():
+    own, shared = (subsets(save_steps=(0,), shared_start=s) for s in (False, True))
+    (first,), (second,) = own.run(0), shared.run(0)
+    assert len(first.weights.unique(dim=0)) == len(first.weights) > 1
+    assert len(second.weights.unique(dim=0)) == 1
+    assert [row.seed for row in first.rows] == [row.seed for row in second.rows]
