@@ -66,8 +66,9 @@ def methods_markdown() -> str:
                     f"| {system.id} | {papers} | {system.maps} | {system.status} "
                     f"| {recipe} | {code} |"
                 )
-    lines += ["", "## Zoos", "", "`hypergen zoo build -c configs/NAME.yaml` makes a collection of trained"]
-    lines += ["networks to learn from.", "", "| recipe | what it makes |", "|---" * 2 + "|"]
+    lines += ["", "## Zoos", "", "Collections of trained networks to learn from, made by"]
+    lines += ["`hypergen zoo build -c configs/NAME.yaml`.", ""]
+    lines += ["| recipe | what it makes |", "|---" * 2 + "|"]
     for path in sorted(_CONFIGS.glob("zoo_*.yaml")):
         comment = path.read_text(encoding="utf-8").partition(".\n")[0]
         words = " ".join(line.removeprefix("#").strip() for line in comment.splitlines())

@@ -38,6 +38,8 @@ def test_make_targets_exist(words):
 @pytest.mark.parametrize("words", commands("hypergen"), ids=" ".join)
 def test_hypergen_commands_parse(words):
     verb, rest = words[1], words[2:]
+    if cli._names(verb):  # a verb of two words, such as `zoo build`
+        verb, rest = f"{verb} {rest[0]}", rest[1:]
     assert verb in cli._COMMANDS
     if verb in cli._TRAINER:
         recipes = [value for option, value in pairwise(rest) if option == "-c"]
@@ -48,7 +50,7 @@ def test_hypergen_commands_parse(words):
 
 @pytest.mark.parametrize("verb", sorted(set(re.findall(r"`hypergen (\w+)", README))))
 def test_verbs_in_the_text_exist(verb):
-    assert verb in cli._COMMANDS
+    assert verb in cli._names()
 
 
 @pytest.mark.parametrize("code", blocks("python"))

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
+from hypergen._utils.threads import one_thread
 
 
 @dataclass(frozen=True)
@@ -25,17 +24,6 @@ class Timing:
     minimum: float
     median: float
     runs: int
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Runs torch on one thread, and restores the number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def interleave(

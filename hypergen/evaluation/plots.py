@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import math
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from hypergen._utils.figures import new_figure, png, tidy
 from hypergen.evaluation.calibration import Calibration
 from hypergen.evaluation.compare import WeightComparison
 from hypergen.evaluation.result import LABELS, Evaluation, SplitResult
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    pass
 
 # Okabe and Ito's palette, told apart by the colour-blind; dashes tell the lines apart in grey.
 STYLE: dict[str, dict[str, Any]] = {
@@ -28,35 +28,10 @@ STYLE: dict[str, dict[str, Any]] = {
 _ACCENT, _BLUE, _GREY = "#D55E00", "#0072B2", "#7F7F7F"
 
 
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure
-
-    # Without pyplot: no global state, no window, no warning about open figures.
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _tidy(axis: Any, title: str = "", x: str = "", y: str = "") -> None:
-    axis.set_title(title, fontsize=11, loc="left")
-    axis.set_xlabel(x, fontsize=10)
-    axis.set_ylabel(y, fontsize=10)
-    axis.tick_params(labelsize=9)
-    axis.grid(True, color="#E5E5E5", linewidth=0.6)
-    axis.set_axisbelow(True)
-    for side in ("top", "right"):
-        axis.spines[side].set_visible(False)
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    # Without the version of matplotlib in it, equal figures are equal bytes.
-    figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
-    return buffer.getvalue()
-
-
 def _grid(count: int, columns: int = 2, width: float = 5.2, height: float = 3.6) -> Any:
     columns = min(columns, count)
     rows = math.ceil(count / columns)
-    figure = _figure(width * columns, height * rows + 0.5)
+    figure = new_figure(width * columns, height * rows + 0.5)
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for axis in axes[count:]:
         axis.set_visible(False)
@@ -91,7 +66,7 @@ def scores_by_task(evaluation: Evaluation) -> bytes:
                 markersize=5,
             )
             handles[method] = line
-        _tidy(axis, f"{split.name} ({len(split.tasks)} tasks)", "tasks, best first (%)", "score")
+        tidy(axis, f"{split.name} ({len(split.tasks)} tasks)", "tasks, best first (%)", "score")
         axis.set_xlim(0, 100)
     for axis in axes:
         axis.set_ylim(max(0.0, low - 0.03), 1.02)
@@ -104,7 +79,7 @@ def scores_by_task(evaluation: Evaluation) -> bytes:
         frameon=False,
         fontsize=9,
     )
-    return _png(figure)
+    return png(figure)
 
 
 def split_means(evaluation: Evaluation) -> bytes:
@@ -137,7 +112,7 @@ def split_means(evaluation: Evaluation) -> bytes:
         labels = [LABELS[m] for m in methods] if number % 2 == 0 else [""] * len(methods)
         axis.set_yticks(range(len(methods)), labels)
         axis.set_ylim(len(methods) - 0.5, -0.5)
-        _tidy(axis, f"{split.name} ({len(split.tasks)} tasks)", "mean score")
+        tidy(axis, f"{split.name} ({len(split.tasks)} tasks)", "mean score")
         if number % 2 == 0 and "generated" in methods:
             axis.get_yticklabels()[methods.index("generated")].set_fontweight("bold")
     values = [
@@ -145,7 +120,7 @@ def split_means(evaluation: Evaluation) -> bytes:
     ]
     for axis in axes:
         axis.set_xlim(max(0.0, min(values) - 0.04), max(values) + 0.1)
-    return _png(figure)
+    return png(figure)
 
 
 def weights_against_oracle(split: SplitResult, comparison: WeightComparison) -> bytes:
@@ -169,7 +144,7 @@ def weights_against_oracle(split: SplitResult, comparison: WeightComparison) -> 
         axis.plot([-limit, limit], [-limit, limit], color=_ACCENT, linewidth=1.5)
         correlation = comparison.correlation[role]
         said = "" if correlation is None else f", r = {correlation:.2f}"
-        _tidy(axis, f"{role}{said}", "trained on the task", "generated")
+        tidy(axis, f"{role}{said}", "trained on the task", "generated")
         axis.set_xlim(-limit, limit)
         axis.set_ylim(-limit, limit)
     axis = axes[len(roles)]
@@ -193,13 +168,13 @@ def weights_against_oracle(split: SplitResult, comparison: WeightComparison) -> 
                 hatch=hatch,
                 edgecolor="white",
             )
-    _tidy(axis, f"similarity of {comparison.what}", "cosine to trained weights", "tasks")
+    tidy(axis, f"similarity of {comparison.what}", "cosine to trained weights", "tasks")
     axis.legend(frameon=False, fontsize=9, loc="upper left")
     axis.set_ylim(0, axis.get_ylim()[1] * 1.3)
     figure.suptitle(
         f"{split.name} ({len(comparison.cosine)} tasks)", fontsize=12, x=0.01, ha="left"
     )
-    return _png(figure)
+    return png(figure)
 
 
 def calibration(found: Calibration) -> bytes:
@@ -227,7 +202,7 @@ def calibration(found: Calibration) -> bytes:
         linewidth=2.2,
         label="bins of equal count",
     )
-    _tidy(left, "Does the expected gain come true?", "expected gain", "measured gain")
+    tidy(left, "Does the expected gain come true?", "expected gain", "measured gain")
     left.set_xlim(low, high)
     left.set_ylim(bottom, top + 0.15 * (top - bottom))
     left.legend(framealpha=0.9, edgecolor="none", fontsize=9, loc="upper left", ncols=3)
@@ -238,7 +213,7 @@ def calibration(found: Calibration) -> bytes:
     right.plot(kept, found.score, color=_ACCENT, linewidth=2.8, label="by expected gain")
     ends = [float(found.score[0]), float(found.score[-1])]
     right.plot([0, 100], ends, color=_GREY, linestyle="--", label="at random")
-    _tidy(right, "What abstaining costs or wins", "generated adapters used (%)", "mean score")
+    tidy(right, "What abstaining costs or wins", "generated adapters used (%)", "mean score")
     right.set_xlim(0, 100)
     right.legend(frameon=False, fontsize=9, loc="lower right")
-    return _png(figure)
+    return png(figure)

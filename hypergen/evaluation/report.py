@@ -8,24 +8,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from hypergen._utils.figures import CSS
 from hypergen._utils.io import atomic_folder, dump_json, write_json, write_text
 from hypergen.evaluation import plots
 from hypergen.evaluation.result import LABELS, Evaluation, SplitResult
 
 REPORT_FILE, METRICS_FILE = "report.html", "metrics.json"
-
-_STYLE = """
-body{font:16px/1.55 system-ui,sans-serif;color:#1b1b1b;background:#fff;max-width:68rem;
-margin:2rem auto;padding:0 1.2rem}
-h1{font-size:1.7rem;margin-bottom:.2rem}h2{font-size:1.25rem;margin-top:2.2rem}
-table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}
-.wide{overflow-x:auto}th,td{padding:.35rem .6rem;text-align:right;border-bottom:1px solid #ddd}
-th:first-child,td:first-child{text-align:left}thead th{border-bottom:2px solid #444}
-td small{display:block;color:#666;white-space:nowrap}.own{background:#fdf1e8;font-weight:600}
-figure{margin:1rem 0}figure img{max-width:100%;height:auto}figcaption{color:#444;font-size:.95rem}
-.note{border-left:4px solid #d55e00;padding:.3rem .8rem;margin:.5rem 0;background:#fdf6f1}
-code,pre{font-size:.85rem;background:#f5f5f5}pre{padding:.7rem;overflow-x:auto}
-"""
 
 
 def write_report(
@@ -109,7 +97,7 @@ def to_html(
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>hypergen evaluation</title><style>{_STYLE}</style></head><body>",
+        f"<title>hypergen evaluation</title><style>{CSS}</style></head><body>",
         "<h1>Generated weights against every baseline</h1>",
         f"<p>{_lead(evaluation)}</p>",
         "<h2>Scores</h2>",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from hypergen._utils.errors import RunNotFoundError, UsageError, did_you_mean
+from hypergen._utils.errors import RunNotFoundError, UsageError
+from hypergen._utils.recipes import find_recipe
 from hypergen.training.run import CONFIG
 
 
@@ -27,7 +28,7 @@ def resolve_recipe(words: list[str]) -> tuple[list[str], Path]:
             if i + 1 == len(words) or words[i + 1].startswith("-"):
                 raise UsageError(f"{option} needs a file: the recipe")
             value = words[i + 1]
-        path = _find_recipe(value)
+        path = find_recipe(value)
         if equals:
             words[i] = f"{option}={path}"
         else:
@@ -42,17 +43,6 @@ def resolve_recipe(words: list[str]) -> tuple[list[str], Path]:
     elif not found and not helps:
         raise UsageError("give a recipe: -c configs/NAME.yaml")
     return words, folder
-
-
-def _find_recipe(value: str) -> Path:
-    path = Path(value)
-    for candidate in (path, Path("configs") / f"{value}.yaml"):
-        if candidate.is_file():
-            return candidate
-    parent = path.parent if path.suffix else Path("configs")
-    known = [str(p) for p in sorted(parent.glob("*.y*ml"))] if parent.is_dir() else []
-    wanted = value if path.suffix else str(parent / f"{value}.yaml")
-    raise UsageError(f"there is no recipe {value!r}.{did_you_mean(wanted, known)}")
 
 
 def _value_of(words: Sequence[str], option: str) -> str | None:

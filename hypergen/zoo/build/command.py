@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hypergen._utils.errors import UsageError, did_you_mean
+from hypergen._utils.recipes import find_recipe
 from hypergen.zoo.build.build import build_zoo
 from hypergen.zoo.build.engine import ENGINES
 from hypergen.zoo.build.networks import NetworkZoo
@@ -45,7 +45,7 @@ def build_command(args: argparse.Namespace) -> dict[str, Any]:
     Returns:
         The summary; see `summary`.
     """
-    path = find_recipe(args.config)
+    path = find_recipe(args.config, "zoo_*")
     recipe = read_recipe(path, args.rest)
     out = Path(args.out) if args.out else Path("runs") / path.stem
     before = set(part_numbers(out))
@@ -65,22 +65,6 @@ def build_command(args: argparse.Namespace) -> dict[str, Any]:
     if args.json is None:
         print(table(result))
     return result
-
-
-def find_recipe(name: str) -> Path:
-    """Finds a recipe by its path, or by its name in `configs/`.
-
-    Raises:
-        UsageError: There is none; names the nearest.
-    """
-    path = Path(name)
-    for candidate in (path, Path("configs") / f"{name}.yaml"):
-        if candidate.is_file():
-            return candidate
-    folder = path.parent if path.suffix else Path("configs")
-    known = [str(file) for file in sorted(folder.glob("zoo_*.y*ml"))] if folder.is_dir() else []
-    wanted = name if path.suffix else str(folder / f"{name}.yaml")
-    raise UsageError(f"there is no recipe {name!r}.{did_you_mean(wanted, known)}")
 
 
 def summary(zoo: Zoo, built: int, seconds: float) -> dict[str, Any]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from hypergen._utils.errors import RunError
+from hypergen._utils.threads import one_thread
 from hypergen.zoo.build.recipe import Recipe
 from hypergen.zoo.store import Block, Row
 
@@ -42,17 +42,6 @@ class PackedBlock:
         data = self.data if self.data.flags.writeable else self.data.copy()
         weights = torch.from_numpy(data).view(self.dtype).view(self.shape)
         return Block(self.architecture, weights, self.rows)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Lets torch use one thread: sums of several threads come out differently by their number."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def do_job(

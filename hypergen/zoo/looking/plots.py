@@ -2,49 +2,24 @@
 
 from __future__ import annotations
 
-import io
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from hypergen._utils.figures import new_figure, png, tidy
 from hypergen.zoo.looking.records import ArchitectureInfo, Points
 from hypergen.zoo.store import Row
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    pass
 
 # Okabe and Ito's palette, told apart by the colour-blind.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
 _MARKERS = "osD^vPX*"
 _NAMED = 16  # tasks that a legend can name: two markers for each colour
 _LABELLED = 60  # slots whose names fit on an axis
-
-
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure
-
-    # Without pyplot: no global state, no window, no warning about open figures.
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _tidy(axis: Any, title: str = "", x: str = "", y: str = "") -> None:
-    axis.set_title(title, fontsize=11, loc="left")
-    axis.set_xlabel(x, fontsize=10)
-    axis.set_ylabel(y, fontsize=10)
-    axis.tick_params(labelsize=9)
-    axis.grid(True, color="#E5E5E5", linewidth=0.6)
-    axis.set_axisbelow(True)
-    for side in ("top", "right"):
-        axis.spines[side].set_visible(False)
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    # Without the version of matplotlib in it, equal figures are equal bytes.
-    figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
-    return buffer.getvalue()
 
 
 def value(row: Row, metric: str) -> float:
@@ -73,7 +48,7 @@ def metric_histograms(info: ArchitectureInfo, shown: int = 12) -> bytes:
     names = sorted(info.metrics)[:shown]
     columns = min(3, len(names))
     lines = math.ceil(len(names) / columns)
-    figure = _figure(4.0 * columns, 2.9 * lines)
+    figure = new_figure(4.0 * columns, 2.9 * lines)
     axes = figure.subplots(lines, columns, squeeze=False).flatten()
     for axis in axes[len(names) :]:
         axis.set_visible(False)
@@ -84,15 +59,15 @@ def metric_histograms(info: ArchitectureInfo, shown: int = 12) -> bytes:
         if len(values):
             axis.axvline(float(np.median(values)), color=PALETTE[1], linewidth=2)
         axis.locator_params(axis="x", nbins=5)
-        _tidy(axis, name, "value", "runs")
-    return _png(figure)
+        tidy(axis, name, "value", "runs")
+    return png(figure)
 
 
 def slot_norms(info: ArchitectureInfo) -> bytes:
     """Mean and spread of the norm of every slot."""
     slots = info.slot_norms
     few = len(slots) <= _LABELLED
-    figure = _figure(8.5, min(0.24 * len(slots), 12) + 1.2)
+    figure = new_figure(8.5, min(0.24 * len(slots), 12) + 1.2)
     axis = figure.subplots()
     mean = np.array([slot["mean"] for slot in slots])
     sd = np.array([slot["sd"] for slot in slots])
@@ -114,9 +89,9 @@ def slot_norms(info: ArchitectureInfo) -> bytes:
         axis.set_yticks(range(len(slots)), [slot["slot"] for slot in slots])
     axis.set_ylim(len(slots) - 0.5, -0.5)
     axis.set_xlim(left=0)
-    _tidy(axis, "", "norm of the slot: mean ± sd over runs", "" if few else "slot")
+    tidy(axis, "", "norm of the slot: mean ± sd over runs", "" if few else "slot")
     axis.legend(frameon=False, fontsize=9)
-    return _png(figure)
+    return png(figure)
 
 
 def _axes_names(shares: torch.Tensor, of: str) -> tuple[str, str]:
@@ -129,7 +104,7 @@ def checkpoint_map(info: ArchitectureInfo) -> bytes:
     points, metric = info.points, main_metric(info)
     last = points.last.numpy()
     xy = points.xy.numpy()
-    figure = _figure(12.5, 5.2)
+    figure = new_figure(12.5, 5.2)
     left, right = figure.subplots(1, 2)
     for axis in (left, right):
         axis.scatter(*xy[~last].T, s=5, color="#BBBBBB", linewidths=0)
@@ -153,14 +128,14 @@ def checkpoint_map(info: ArchitectureInfo) -> bytes:
         dots = left.scatter(*xy[last].T, s=22, c=numbers[last], cmap="turbo", linewidths=0)
         figure.colorbar(dots, ax=left, shrink=0.85).set_label("number of the task", fontsize=9)
     x, y = _axes_names(points.shares, "the variance")
-    _tidy(left, f"by task ({len(names)})", x, y)
+    tidy(left, f"by task ({len(names)})", x, y)
     values = np.array([value(row, metric) if metric else row.step for row in points.rows])
     known = last & ~np.isnan(values)
     dots = right.scatter(*xy[known].T, s=22, c=values[known], cmap="viridis", linewidths=0)
     if known.any():
         figure.colorbar(dots, ax=right, shrink=0.85).set_label(metric or "step", fontsize=9)
-    _tidy(right, f"by {metric or 'step'}", x, y)
-    return _png(figure)
+    tidy(right, f"by {metric or 'step'}", x, y)
+    return png(figure)
 
 
 def distances(info: ArchitectureInfo) -> bytes:
@@ -180,7 +155,7 @@ def distances(info: ArchitectureInfo) -> bytes:
     low = max(float(positive.min()), 1e-4) if len(positive) else 1e-4
     high = max(float(everything.max()), low) * 1.3
     edges = np.geomspace(low / 1.3, high, 50)
-    figure = _figure(8.5, 3.8)
+    figure = new_figure(8.5, 3.8)
     axis = figure.subplots()
     for number, (name, values) in enumerate(named.items()):
         percent = (values * scale).clamp(min=low).numpy()
@@ -192,15 +167,15 @@ def distances(info: ArchitectureInfo) -> bytes:
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.xaxis.set_minor_formatter(NullFormatter())
-    _tidy(axis, "", "distance to the nearest checkpoint (% of the norm)", "checkpoints")
+    tidy(axis, "", "distance to the nearest checkpoint (% of the norm)", "checkpoints")
     axis.legend(frameon=False, fontsize=9)
-    return _png(figure)
+    return png(figure)
 
 
 def trajectories(info: ArchitectureInfo) -> bytes:
     """A few runs: their paths, and how their metric rises."""
     points, metric = info.points, main_metric(info)
-    figure = _figure(12.5, 4.8)
+    figure = new_figure(12.5, 4.8)
     left, right = figure.subplots(1, 2)
     for number, (run, at) in enumerate(points.paths.items()):
         color = PALETTE[number % len(PALETTE)]
@@ -211,10 +186,10 @@ def trajectories(info: ArchitectureInfo) -> bytes:
         values = [value(points.rows[i], metric) if metric else _moved(points, at, i) for i in at]
         right.plot(steps, values, color=color, marker=".", linewidth=1.4)
     x, y = _axes_names(points.path_shares, "their variance")
-    _tidy(left, "paths; a square marks the last checkpoint", x, y)
+    tidy(left, "paths; a square marks the last checkpoint", x, y)
     left.legend(frameon=False, fontsize=8)
-    _tidy(right, metric or "distance from the first checkpoint on the map", "step", "")
-    return _png(figure)
+    tidy(right, metric or "distance from the first checkpoint on the map", "step", "")
+    return png(figure)
 
 
 def _moved(points: Points, path: list[int], i: int) -> float:
