@@ -16,8 +16,12 @@ if TYPE_CHECKING:
     from hypergen.conditions import TextEncoder as TextEncoder
     from hypergen.generators import Generator as Generator
     from hypergen.generators import MLPGenerator as MLPGenerator
+    from hypergen.generators import RoutedExperts as RoutedExperts
+    from hypergen.generators import SGLoRA as SGLoRA
+    from hypergen.generators import SharedPlusDelta as SharedPlusDelta
     from hypergen.generators import TextToLoRA as TextToLoRA
     from hypergen.generators import TransformerGenerator as TransformerGenerator
+    from hypergen.generators import ZhyperGenerator as ZhyperGenerator
     from hypergen.generators import load as load
     from hypergen.specs import AdapterSpec as AdapterSpec
     from hypergen.specs import DeltaSpec as DeltaSpec
@@ -55,6 +59,10 @@ _PUBLIC = {
     "MLPGenerator": "hypergen.generators",
     "TransformerGenerator": "hypergen.generators",
     "TextToLoRA": "hypergen.generators",
+    "ZhyperGenerator": "hypergen.generators",
+    "SharedPlusDelta": "hypergen.generators",
+    "RoutedExperts": "hypergen.generators",
+    "SGLoRA": "hypergen.generators",
     "load": "hypergen.generators",
     "Target": "hypergen.targets",
     "LoRATarget": "hypergen.targets",

@@ -1,17 +1,21 @@
 """What is known: raw inputs encoded as tokens, a mask and one pooled vector."""
 
 from hypergen.conditions.base import Condition, ConditionEncoder
+from hypergen.conditions.base_weights import BaseWeightsEncoder, WithBaseWeights, base_weights
 from hypergen.conditions.fuse import FusedEncoder
 from hypergen.conditions.hashing import HashingEncoder
 from hypergen.conditions.task import TaskEncoder
 from hypergen.conditions.text import TextEncoder, default_text_encoder
 
 __all__ = [
+    "BaseWeightsEncoder",
     "Condition",
     "ConditionEncoder",
     "FusedEncoder",
     "HashingEncoder",
     "TaskEncoder",
     "TextEncoder",
+    "WithBaseWeights",
+    "base_weights",
     "default_text_encoder",
 ]

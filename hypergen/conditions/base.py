@@ -121,6 +121,8 @@ class ConditionEncoder(nn.Module, ABC):
     """
 
     input_name: ClassVar[str] = "text"
+    # Whether it encodes something fixed, and asks for nothing but the batch size.
+    constant: ClassVar[bool] = False
     _registry: ClassVar[dict[str, type[ConditionEncoder]]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

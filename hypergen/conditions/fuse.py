@@ -16,7 +16,8 @@ class FusedEncoder(ConditionEncoder):
     """Joins the tokens of several encoders (text + demos + graph, …) into one condition.
 
     Each part is projected to a common width and marked with a learned vector of its own. Parts may
-    be absent (per batch); at least one must be there. The pooled vector is the mean of the parts'.
+    be absent (per batch); at least one must be there. Constant parts (`BaseWeightsEncoder`) are
+    there without being given. The pooled vector is the mean of the parts'.
 
     Args:
         encoders: Input name → encoder.
@@ -63,11 +64,13 @@ class FusedEncoder(ConditionEncoder):
                 f"this encoder takes {', '.join(parts)}"
                 + (f", not {unknown[0]!r}" if unknown else ": give at least one")
             )
+        made = {name: encoder(inputs[name]) for name, encoder in parts.items() if name in inputs}
+        rows = len(next(iter(made.values())))
         tokens, masks, pooled = [], [], []
         for name, encoder in parts.items():
-            if name not in inputs:
+            if name not in made and not encoder.constant:
                 continue
-            part = encoder(inputs[name])
+            part = made[name] if name in made else encoder(rows)
             weight = self.marks[name]
             part = part.to(weight.device)
             tokens.append(self.projections[name](part.tokens) + weight)

@@ -5,10 +5,19 @@ from hypergen.generators.gain import GainHead
 from hypergen.generators.hyper import (
     MLPGenerator,
     PerceiverGenerator,
+    PromptToEffect,
     TextToLoRA,
     TransformerGenerator,
+    ZhyperGenerator,
+)
+from hypergen.generators.library import (
+    ArrowRouting,
+    NearestExpert,
+    RoutedExperts,
+    WeightedExperts,
 )
 from hypergen.generators.objectives import (
+    Consistency,
     DeltaReconstruction,
     Distillation,
     Mixture,
@@ -16,19 +25,31 @@ from hypergen.generators.objectives import (
     Reconstruction,
     TaskLoss,
 )
+from hypergen.generators.sg_lora import ELBO, SGLoRA
+from hypergen.generators.shared import SharedPlusDelta
 
 __all__ = [
+    "ELBO",
+    "ArrowRouting",
+    "Consistency",
     "DeltaReconstruction",
     "Distillation",
     "GainHead",
     "Generator",
     "MLPGenerator",
     "Mixture",
+    "NearestExpert",
     "Objective",
     "PerceiverGenerator",
+    "PromptToEffect",
     "Reconstruction",
+    "RoutedExperts",
+    "SGLoRA",
+    "SharedPlusDelta",
     "TaskLoss",
     "TextToLoRA",
     "TransformerGenerator",
+    "WeightedExperts",
+    "ZhyperGenerator",
     "load",
 ]

@@ -68,6 +68,17 @@ class Generator(nn.Module, ABC):
     def forward(self, condition: Condition) -> Weights:
         """Generates one set of weights for each row of the condition, differentiably."""
 
+    def prepare(self, data: Any) -> None:
+        """Takes what only training data can give, such as a zoo's experts; most take nothing.
+
+        Called before training and evaluation, also of a generator that was loaded: what is there
+        already must stay.
+
+        Args:
+            data: The data module.
+        """
+        return
+
     def sample(self, condition: Condition, seeds: Sequence[int]) -> Weights:
         """Draws one set of weights for each row; deterministic generators need no draw.
 

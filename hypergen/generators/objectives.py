@@ -140,6 +140,44 @@ class Distillation(Objective):
         return mean * self.temperature**2
 
 
+class Consistency(Objective):
+    """Equal weights for different descriptions of one task, in units of the batch's spread.
+
+    Σ ‖w - mean of its task‖² / Σ ‖w - mean of the batch‖², averaged over the groups of slots of a
+    shape: 0 when all descriptions of a task say the same, 1 when what task it is does not matter.
+    The denominator gets no gradient: weights are not pushed apart. Ours; for Text-to-LoRA
+    (arXiv:2506.06105), which has many descriptions of every task. Use it beside another objective,
+    since weights that do not depend on anything are consistent too.
+
+    Args:
+        epsilon: Added to the denominator.
+
+    The batch holds `tasks`, `[B]`, with several networks of a task
+    (`LanguageDataModule(wordings_per_task=2)`); tasks with one network add nothing.
+    """
+
+    needs = frozenset({"inputs", "tasks"})
+
+    def __init__(self, epsilon: float = 1e-12) -> None:
+        super().__init__()
+        self.epsilon = epsilon
+
+    def forward(self, weights: Weights, batch: Mapping[str, Any]) -> Tensor:
+        """Mean over groups of (variance within tasks / variance)."""
+        tasks = batch["tasks"].to(weights.device)
+        same = (tasks[:, None] == tasks[None]).float()
+        mean = same / same.sum(1, keepdim=True)
+        ratios = []
+        for group in weights.groups:
+            flat = group.flatten(1)
+            within = (flat - mean.to(flat) @ flat).square().sum()
+            # A task with one network is its own mean and must not count in the denominator either.
+            paired = flat[same.sum(1) > 1].detach()
+            spread = (paired - paired.mean(0)).square().sum() if len(paired) else flat.new_zeros(())
+            ratios.append(within / (spread + self.epsilon))
+        return torch.stack(ratios).mean()
+
+
 class Mixture(Objective):
     """A weighted sum of objectives.
 

@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from hypergen._utils.errors import UsageError
-from hypergen.conditions import ConditionEncoder, HashingEncoder, default_text_encoder
+from hypergen.conditions import (
+    BaseWeightsEncoder,
+    ConditionEncoder,
+    HashingEncoder,
+    WithBaseWeights,
+    default_text_encoder,
+)
 from hypergen.quickstart.images import load_images
 from hypergen.quickstart.network import DigitNet, pretrain, save_network
 from hypergen.quickstart.suite import DigitsSuite
@@ -29,6 +35,7 @@ class DigitsDataModule(TaskDataModule):
         encoder: `"text"` (the sentence encoder if there is one, else hashed n-grams with a
             warning), `"hashing"`, or an encoder.
         text_layer: Hidden state of the sentence encoder that is read token by token.
+        base_weights: Also hand the frozen network's own weights to generators that read them.
         n_subsets: Tasks that name their digits.
         n_composed: Training tasks composed of training properties and digits.
         wordings_per_task: Descriptions of a training task.
@@ -51,6 +58,7 @@ class DigitsDataModule(TaskDataModule):
         rank: int = 4,
         encoder: Literal["text", "hashing"] | ConditionEncoder = "text",
         text_layer: int = 4,
+        base_weights: bool = False,
         n_subsets: int = 600,
         n_composed: int = 400,
         wordings_per_task: int = 7,
@@ -62,7 +70,7 @@ class DigitsDataModule(TaskDataModule):
     ) -> None:
         super().__init__(seed=seed, **batches)
         self.hidden, self.rank, self.encoder_name = hidden, rank, encoder
-        self.text_layer = text_layer
+        self.text_layer, self.base_weights = text_layer, base_weights
         self.n_subsets, self.n_composed = n_subsets, n_composed
         self.wordings_per_task = wordings_per_task
         self.pretrain_steps, self.zoo_steps, self.zoo_lr = pretrain_steps, zoo_steps, zoo_lr
@@ -74,8 +82,12 @@ class DigitsDataModule(TaskDataModule):
         except ValueError as error:  # more is held out than there is
             raise UsageError(str(error)) from error
         net = pretrain(load_images(self.seed), self.hidden, self.pretrain_steps, self.seed)
-        target = LoRATarget(net, LoRASpec(net, ["fc1", "fc2", "out"], r=self.rank))
-        return suite, self._encoder(), target
+        spec = LoRASpec(net, ["fc1", "fc2", "out"], r=self.rank)
+        target = LoRATarget(net, spec)
+        encoder = self._encoder()
+        if self.base_weights:
+            encoder = WithBaseWeights(encoder, BaseWeightsEncoder.from_model(net, spec.modules))
+        return suite, encoder, target
 
     def _encoder(self) -> ConditionEncoder:
         if isinstance(self.encoder_name, ConditionEncoder):

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from hypergen._utils.errors import UsageError
 from hypergen.conditions import Condition, ConditionEncoder
+from hypergen.generators.library import Experts
+from hypergen.specs import Weights
 
 Batch = dict[str, Any]
 
@@ -72,6 +74,39 @@ class WordingBank:
     def first(self, position: Tensor) -> Tensor:
         """`[B]` positions in `tasks` → `[B]` rows, the first description of each."""
         return self._row[self._start[position]]
+
+    def rows_of(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        """Every description of `[B]` positions in `tasks`.
+
+        Returns:
+            `[P]` rows, and `[P]`, which of the B each belongs to.
+        """
+        count = self._count[position]
+        owner = torch.arange(len(position)).repeat_interleave(count)
+        within = torch.arange(len(owner)) - (count.cumsum(0) - count)[owner]
+        return self._row[self._start[position][owner] + within], owner
+
+    def experts(self, weights: Weights, tasks: Tensor) -> Experts:
+        """Trained weights with the descriptions of their tasks.
+
+        Args:
+            weights: `M` networks.
+            tasks: `[M]` task numbers; networks of tasks that are not here are left out.
+
+        Raises:
+            UsageError: The encoder is trained, or no network's task is here.
+        """
+        if self.condition is None:
+            raise UsageError("experts are compared by their descriptions: freeze the encoder")
+        place = {task: i for i, task in enumerate(self.tasks.tolist())}
+        kept = [i for i, task in enumerate(tasks.tolist()) if task in place]
+        if not kept:
+            raise UsageError("no network of the zoo has a task with a description")
+        position = torch.tensor([place[task] for task in tasks[kept].tolist()])
+        rows, owner = self.rows_of(position)
+        pooled = self.condition.pooled[rows.to(self.condition.pooled.device)]
+        names = [str(self.raw[row]) for row in self.first(position).tolist()]
+        return Experts(weights[kept], pooled, owner, tasks[kept].cpu()[owner], names)
 
     def batch(self, rows: Tensor) -> Batch:
         """`condition` (or the `raw` descriptions) of `[B]` rows, cut to the longest of them."""

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_map
 from hypergen._utils.errors import UsageError, did_you_mean
 from hypergen._utils.seeding import generator as seeded
 from hypergen.conditions import ConditionEncoder
+from hypergen.generators.library import Experts
 from hypergen.specs import Weights
 from hypergen.targets import Target
 from hypergen.training.bank import Batch, ListLoader, StepLoader, WordingBank
@@ -185,6 +186,10 @@ class TaskDataModule(TaskParts):
                 raise UsageError(f"no task of the split {tasks!r} has a wording in {wordings!r}")
             self._banks[tasks, wordings] = made
         return self._banks[tasks, wordings].to(self._device)
+
+    def experts(self) -> Experts:
+        """The zoo, with the training descriptions of its tasks; for generators made of experts."""
+        return self.bank(self.train_tasks, self.train_wordings).experts(*self.zoo)
 
     def _share(self) -> slice:
         """Rows of the global batch that this process trains on."""

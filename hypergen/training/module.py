@@ -110,6 +110,8 @@ class GeneratorModule(LightningModule):
     def connect(self, data: Any) -> None:
         """Builds an objective that is given by name, and asks for the batches that it reads.
 
+        The generator takes what it needs of the data, see `Generator.prepare`.
+
         Args:
             data: The data module.
 
@@ -125,6 +127,8 @@ class GeneratorModule(LightningModule):
             self.objective, self._connected = make_objective(self.recipe, data), data
         if self.objective is not None and hasattr(data, "needs"):
             data.needs = self.objective.needs
+        if data is not None:
+            self.generator.prepare(data)
 
     def setup(self, stage: str) -> None:
         """Connects the data module, and puts the generator in training mode.

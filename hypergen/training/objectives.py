@@ -9,6 +9,7 @@ from typing import Any
 
 from hypergen._utils.errors import UsageError, did_you_mean
 from hypergen.generators import (
+    Consistency,
     DeltaReconstruction,
     Distillation,
     Mixture,
@@ -16,12 +17,15 @@ from hypergen.generators import (
     Reconstruction,
     TaskLoss,
 )
+from hypergen.generators.sg_lora import ELBO
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "task": TaskLoss,
     "reconstruction": Reconstruction,
     "delta_reconstruction": DeltaReconstruction,
     "distillation": Distillation,
+    "consistency": Consistency,
+    "elbo": ELBO,
 }
 
 
@@ -29,8 +33,8 @@ def make_objective(recipe: str | Mapping[str, float], data: Any) -> Objective:
     """Builds an objective from its name, or a weighted sum from names and weights.
 
     Args:
-        recipe: `"task"`, `"reconstruction"`, `"delta_reconstruction"`, `"distillation"` or the
-            dotted path of an `Objective`; or several of them with their weights.
+        recipe: `"task"`, `"reconstruction"`, `"delta_reconstruction"`, `"distillation"`, `"elbo"`,
+            `"consistency"` or the dotted path of an `Objective`; or several of them with their weights.
         data: A data module, which provides what an objective's constructor asks for by name:
             `target`, `loss` (of the suite), `spec`, `suite`, `encoder`, and the zoo's `mean` and
             `std` (`[numel]`).

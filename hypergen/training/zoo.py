@@ -13,6 +13,7 @@ from torch import Tensor
 from hypergen._utils.errors import UsageError
 from hypergen._utils.seeding import generator as seeded
 from hypergen.conditions import ConditionEncoder, HashingEncoder, default_text_encoder
+from hypergen.generators.library import Experts
 from hypergen.specs import WeightSpec
 from hypergen.training.bank import Batch, ListLoader, StepLoader, WordingBank
 from hypergen.zoo.reading import (
@@ -166,6 +167,11 @@ class ZooDataModule(LightningDataModule):
     def std(self) -> Tensor:
         """`[numel]`, standard deviation of the training checkpoints."""
         return self.moments.std().float()
+
+    def experts(self) -> Experts:
+        """The training checkpoints, all in memory, with the descriptions of their tasks."""
+        bank, place = self._bank("train")
+        return bank.experts(self.splits["train"].weights(), place)
 
     # -- Lightning -----------------------------------------------------------------------------
 

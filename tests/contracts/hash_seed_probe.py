@@ -23,6 +23,12 @@ PAIRS = [
     ("t2l_S", "peft_dora"),
     ("mlp", "peft_vera"),
     ("transformer_group", "adapter"),
+    ("weighted_updates", "lora_rank_pattern"),
+    ("routed_free", "lora"),
+    ("sg_lora", "delta"),
+    ("zhyper_diag", "lora_llama"),
+    ("shared_ranks", "lora_rank_pattern"),
+    ("prompt_to_effect", "lora_gpt2"),
 ]
 EXPORTED = ["lora", "lora_llama", "lora_embedding", "lora_rank_nested", "peft_dora", "peft_ia3"]
 

@@ -14,14 +14,28 @@ import tiny
 import torch
 from torch import nn
 
-from hypergen.conditions import Condition, HashingEncoder
+from hypergen.conditions import (
+    BaseWeightsEncoder,
+    Condition,
+    ConditionEncoder,
+    HashingEncoder,
+    WithBaseWeights,
+)
 from hypergen.generators import (
     Generator,
     MLPGenerator,
+    NearestExpert,
     PerceiverGenerator,
+    PromptToEffect,
+    RoutedExperts,
+    SGLoRA,
+    SharedPlusDelta,
     TextToLoRA,
     TransformerGenerator,
+    WeightedExperts,
+    ZhyperGenerator,
 )
+from hypergen.generators.library import DescribedExperts, Experts
 from hypergen.specs import (
     AdapterSpec,
     DeltaSpec,
@@ -145,7 +159,45 @@ GENERATORS: dict[str, tuple[type[Generator], dict[str, Any]]] = {
     "t2l_M_hyperfan_in": (TextToLoRA, {**_T2L, "size": "M", "init": "hyperfan_in"}),
     "t2l_S": (TextToLoRA, {**_T2L, "size": "S"}),
     "t2l_S_forward": (TextToLoRA, {**_T2L, "size": "S", "init": "forward"}),
+    "zhyper_diag": (ZhyperGenerator, _MLP),
+    "zhyper_full_shared": (ZhyperGenerator, {**_MLP, "mix": "full", "start": "shared"}),
+    "shared_add": (
+        SharedPlusDelta,
+        {"generator": "MLPGenerator", "generator_args": _MLP, "gate": "open"},
+    ),
+    "shared_ranks": (
+        SharedPlusDelta,
+        {"generator": "TextToLoRA", "generator_args": _T2L, "combine": "ranks"},
+    ),
+    "prompt_to_effect": (PromptToEffect, {**_TRANSFORMER, "share": "group"}),
+    "nearest": (NearestExpert, {}),
+    "weighted": (WeightedExperts, {"top_k": 3, "temperature": 0.2}),
+    "weighted_updates": (WeightedExperts, {"mix": "updates", "top_k": 2, "temperature": 0.2}),
+    "routed": (RoutedExperts, {"hidden": 8, "temperature": 0.2}),
+    "routed_free": (
+        RoutedExperts,
+        {"hidden": 8, "temperature": 0.2, "blocks": "slot", "coefficients": "free"},
+    ),
+    "sg_lora": (SGLoRA, {"latent": 3, "hidden": 16, "top_k": 2, "temperature": 0.2}),
 }
+
+# Generators that are not for every spec: beginnings of the names of those that they are for.
+ONLY: dict[str, tuple[str, ...]] = {
+    "zhyper_diag": ("lora", "peft_lora"),
+    "zhyper_full_shared": ("lora", "peft_lora"),
+    "shared_ranks": ("lora",),
+    "weighted_updates": ("lora",),
+    "prompt_to_effect": ("lora", "full_mlp", "delta_tied", "peft_lora", "peft_ia3"),
+}
+# Roles of the slots that a generator fills alike for every condition.
+ALIKE: dict[str, tuple[str, ...]] = {"zhyper_diag": ("lora_A",), "zhyper_full_shared": ("lora_A",)}
+
+# Generators whose output does not vary with the numbers of a condition, or not differentiably.
+CONSTANT = ("nearest", "weighted_updates")
+# Generators that start as a mean of their experts, entry by entry or of the updates.
+MEANS = ("nearest", "weighted", "weighted_updates", "routed", "routed_free", "sg_lora")
+
+PAIRS = [(g, s) for s in SPECS for g in GENERATORS if s.startswith(ONLY.get(g, ("",)))]
 
 TEXTS = ["say yes if even", "no", "is it one of three, five or seven?"]
 
@@ -178,8 +230,31 @@ def condition() -> Condition:
 def generator(name: str, spec_name: str, seed: int = 0) -> Generator:
     """A fresh generator, the same at every call."""
     cls, options = GENERATORS[name]
+    reader: ConditionEncoder = encoder()
+    if cls is PromptToEffect:
+        modules = list(dict.fromkeys(_owner(slot.module) for slot in spec(spec_name)))
+        base = tiny.model(SPECS[spec_name].model)
+        reader = WithBaseWeights(reader, BaseWeightsEncoder.from_model(base, modules, sketch=3))
     torch.manual_seed(seed)
-    return cls(spec(spec_name), encoder(), **options).eval()
+    net = cls(spec(spec_name), reader, **options).eval()
+    if isinstance(net, DescribedExperts):
+        net.fill(experts(spec_name))
+    return net
+
+
+@cache
+def experts(spec_name: str) -> Experts:
+    """Four networks near the start of a spec, with two descriptions each."""
+    own, draw = spec(spec_name), torch.Generator().manual_seed(0)
+    start = torch.stack([own.initial(seed) for seed in range(4)])
+    noise = torch.randn(start.shape, generator=draw) * own.per_entry("scale")
+    texts = [[text, f"{text} or so"] for text in (*TEXTS, "all of them")]
+    return Experts.encode(own.from_flat(start + 0.1 * noise), texts, encoder())
+
+
+def _owner(module: str) -> str:
+    """The base's own module around one that PEFT has put into it."""
+    return module.partition(".lora_")[0].partition(".ia3_")[0]
 
 
 def step(net: Generator, learning_rate: float = 3e-2) -> Generator:
@@ -189,6 +264,8 @@ def step(net: Generator, learning_rate: float = 3e-2) -> Generator:
     is W = 0), and a LoRA whose B is zero none to A. One step in the space of the weights moves
     every head off zero, so that what depends on the condition can be seen.
     """
+    if not list(net.parameters()):
+        return net.eval()
     weights = net.train()(condition())
     draw = torch.Generator().manual_seed(1)
     loss = sum((group * torch.randn(group.shape, generator=draw)).sum() for group in weights.groups)

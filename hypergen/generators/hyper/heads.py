@@ -110,6 +110,19 @@ class Rows:
             return out.transpose(-1, -2).reshape(*tokens.shape[:2], *shape)
         return out.reshape(*tokens.shape[:2], *shape)
 
+    def cut(self, slots: Tensor) -> Tensor:
+        """`[B, len(group), *shape]` → `[B, len(group), count, width]`, the inverse of `assemble`.
+
+        Where the rows do not divide evenly, the last token ends in zeros.
+        """
+        if len(self.group.shape) < 2:
+            return slots.reshape(*slots.shape[:2], 1, -1)
+        rows = slots.flatten(2, -2).mT if self.axis == -1 else slots.flatten(3)
+        missing = self.count * self.per_token - rows.shape[2]
+        if missing:
+            rows = nn.functional.pad(rows, (0, 0, 0, missing))
+        return rows.reshape(*rows.shape[:2], self.count, self.width)
+
 
 class RowHeads(nn.Module):
     """One feature vector for each row of each slot → all numbers, one batched product a group.

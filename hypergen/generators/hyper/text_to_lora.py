@@ -149,14 +149,16 @@ class TextToLoRA(Generator):
         for g, (rows, offset) in enumerate(zip(self.rows, offsets, strict=True)):
             group = rows.group
             stop = start + len(group) * rows.count
-            part = features[:, self.entity_index[start:stop]]
-            if self.size == "L":
-                tokens = part @ self.head[g]
-            else:
-                tokens = (part @ self.head[0][:, : rows.width]) * self.gate[g]
-            tokens = tokens.unflatten(1, (len(group), rows.count))
-            scale = self.scale[group.start : group.stop].view(-1, *[1] * len(group.shape))
-            groups.append(torch.addcmul(offset, rows.assemble(tokens), scale))
+            head = self.head[g if self.size == "L" else 0][:, : rows.width]
+            scale = self.scale[group.start : group.stop].repeat_interleave(rows.count)
+            if self.size != "L":
+                scale = scale * self.gate[g]
+            # Scales go into the few features, and the product is added to the offset in place:
+            # the numbers, the one large tensor here, are written once.
+            part = features[:, self.entity_index[start:stop]] * scale[:, None]
+            tokens = rows.cut(offset).repeat(len(part), 1, 1, 1)
+            tokens.view(-1, rows.width).addmm_(part.flatten(0, 1), head)
+            groups.append(rows.assemble(tokens))
             start = stop
         return Weights(self.spec, groups)
 

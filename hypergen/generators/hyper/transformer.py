@@ -153,6 +153,12 @@ class TransformerGenerator(Generator):
         )
         self.norm = nn.LayerNorm(dim, elementwise_affine=False)
 
+    def queries(self) -> Tensor:
+        """What the blocks start from, the same for every condition: `[queries, dim]`."""
+        slots: Tensor = self.slot_embedding(self.query_index[:, 0])
+        rows: Tensor = self.row_embedding(self.query_index[:, 1])
+        return slots + rows
+
     def features(self, condition: Condition) -> Tensor:
         """What the heads read: `[B, queries, dim]`, mean square 1."""
         tokens, mask = condition.tokens, condition.mask
@@ -164,10 +170,7 @@ class TransformerGenerator(Generator):
         for block in self.condition_blocks:
             context = block(context, mask)
         context = self.context_norm(context)
-        queries = self.slot_embedding(self.query_index[:, 0]) + self.row_embedding(
-            self.query_index[:, 1]
-        )
-        x = queries.expand(len(condition), -1, -1)
+        x = self.queries().expand(len(condition), -1, -1)
         for block in self.blocks:
             x = block(x, context, mask)
         out: Tensor = self.norm(x)

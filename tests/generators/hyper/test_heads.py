@@ -30,6 +30,10 @@ def test_rows_hold_each_number_once(shape, role, most, slots):
     out = rows.assemble(tokens)
     assert out.shape == (2, slots, *shape)
     assert len(out.unique()) == out.numel()  # no token's number is used twice
+    cut = rows.cut(out)
+    assert cut.shape == tokens.shape
+    assert torch.equal(rows.assemble(cut), out)
+    assert torch.equal(cut, torch.where(torch.isin(tokens, out), tokens, 0))  # padding
 
 
 def test_a_row_of_a_lora_is_a_rank():

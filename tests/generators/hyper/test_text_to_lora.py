@@ -65,6 +65,31 @@ def test_one_head_for_all_keeps_silent_slots_silent_and_lets_them_learn(size, in
     assert bool((net.gate.grad != 0).any())
 
 
+@pytest.mark.parametrize("size", ["L", "M", "S"])
+def test_slots_are_start_plus_scaled_products(size):
+    net = drawn(size, init="forward", most_rows=2)  # 3 ranks in 2 tokens: the last is half empty
+    net.offset.data.normal_()
+    if size != "L":
+        net.gate.data.uniform_(1, 2)
+    changed = [torch.randn_like(p) for p in net.head]
+    condition = HashingEncoder(16)(["a b", "c"])
+    first = net(condition)
+    for weight, change in zip(net.head, changed, strict=True):
+        weight.data += change
+    second = net(condition)
+    for weight in net.head:
+        weight.data.zero_()
+    start = net(condition)
+    for weight, change in zip(net.head, changed, strict=True):
+        weight.data += change
+    third = net(condition)
+    expected = SPEC.from_flat(net.offset[None])
+    for name in SPEC.names:
+        assert torch.equal(start[name], expected[name].expand_as(start[name]))
+        assert bool((third[name] != start[name]).all())
+        torch.testing.assert_close(second[name] - first[name], third[name] - start[name])
+
+
 def test_unknown_sizes_are_told():
     with pytest.raises(SpecError, match="size 'XL' is not one of L, M, S"):
         drawn("XL")
