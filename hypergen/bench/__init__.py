@@ -13,7 +13,7 @@ from typing import Any
 
 from hypergen._utils.errors import UsageError, did_you_mean
 
-BENCHMARKS = ("core", "zoo")
+BENCHMARKS = ("core", "zoo", "text2lora")
 
 
 def run_benchmark(name: str) -> dict[str, Any]:

@@ -175,6 +175,17 @@ def test_nan_names_the_slot_and_nothing_is_written(name, value, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_finite_numbers_pass_whatever_their_sum_and_infinities_never():
+    w = weights(2).clone()
+    with torch.no_grad():
+        w[SPEC.names[0]].fill_(3e38)  # whose sum is infinite
+        assert w.check_finite() is w
+        w[SPEC.names[0]][0].fill_(float("inf"))
+        w[SPEC.names[0]][1].fill_(-float("inf"))
+    with pytest.raises(WeightsError, match="contains NaN or infinity"):
+        w.check_finite()
+
+
 @both
 def test_files_keep_everything(flat, tmp_path):
     w = weights(flat=flat)
