@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,9 @@ from torch.optim.adamw import adamw
 from hypergen._utils.errors import UsageError, did_you_mean
 from hypergen.zoo.ensemble.member import Member
 from hypergen.zoo.ensemble.stack import StackedWeights
+
+# What `adamw(fused=True)` comes to; on the CPU its checks take longer than small stacks.
+_KERNEL = getattr(torch, "_fused_adamw_", None)
 
 
 class StackedOptimizer(ABC):
@@ -89,22 +93,28 @@ class StackedAdamW(StackedOptimizer):
             keep = 1 - factor * self.rates_times_decays
             for matrix in self.matrices:
                 matrix.mul_(keep.view(-1, *[1] * (matrix.dim() - 1)))
-        adamw(
+        state: Any = (
             [self.scaled],
             [self.gradient],
             [self._mean],
             [self._square],
             [],
             [self._step],
-            fused=True,
-            amsgrad=False,
-            beta1=self.betas[0],
-            beta2=self.betas[1],
-            lr=factor,
-            weight_decay=0.0,
-            eps=self.eps,
-            maximize=False,
         )
+        settings: dict[str, Any] = {
+            "amsgrad": False,
+            "beta1": self.betas[0],
+            "beta2": self.betas[1],
+            "lr": factor,
+            "weight_decay": 0.0,
+            "eps": self.eps,
+            "maximize": False,
+        }
+        if _KERNEL is None:
+            adamw(*state, fused=True, **settings)
+        else:
+            self._step += 1
+            _KERNEL(*state, **settings)
 
 
 class StackedSGD(StackedOptimizer):

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 
 from hypergen._utils.errors import UsageError
+from hypergen._utils.threads import flush_denormals
 from hypergen.zoo.ensemble.member import Member
 from hypergen.zoo.ensemble.optimizers import optimizer_class
 from hypergen.zoo.ensemble.problem import Problem
@@ -20,7 +21,7 @@ from hypergen.zoo.networks import Network
 
 # Bytes of a tile. Written-out kernels gain from the cache; vmap has more kernels to call, and more
 # members share that cost.
-_CACHE = 12 << 20
+_CACHE = 7 << 20
 _VMAP_MEMORY = 48 << 20
 _DEVICE_MEMORY = 1 << 30  # on an accelerator
 _LEAST = 16  # members of a tile, so that the cost of calling kernels is shared
@@ -89,20 +90,21 @@ def train_ensemble(
     metrics: dict[str, dict[str, torch.Tensor]] = {split: {} for split in wanted}
     progress = _Progress(len(members), on_step)
 
-    for rows in torch.arange(len(members)).tensor_split(count):
-        part = Tile(work, [members[i] for i in rows.tolist()])
-        for step in range(steps + 1):
-            if step:
-                part.step(factors[step - 1])
-                progress.add(len(rows))
-            if step not in saves:
-                continue
-            place = saves.index(step), rows
-            weights[place] = part.weights.flat()
-            for split in wanted:
-                for name, values in part.scores(split, evaluation_samples).items():
-                    empty = torch.empty(len(saves), len(members))
-                    metrics[split].setdefault(name, empty)[place] = values
+    with flush_denormals():
+        for rows in torch.arange(len(members)).tensor_split(count):
+            part = Tile(work, [members[i] for i in rows.tolist()])
+            for step in range(steps + 1):
+                if step:
+                    part.step(factors[step - 1])
+                    progress.add(len(rows))
+                if step not in saves:
+                    continue
+                place = saves.index(step), rows
+                weights[place] = part.weights.flat()
+                for split in wanted:
+                    for name, values in part.scores(split, evaluation_samples).items():
+                        empty = torch.empty(len(saves), len(members))
+                        metrics[split].setdefault(name, empty)[place] = values
     return Trajectories(network, tuple(members), saves, weights, metrics)
 
 
