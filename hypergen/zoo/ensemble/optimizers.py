@@ -15,7 +15,7 @@ from hypergen.zoo.ensemble.member import Member
 from hypergen.zoo.ensemble.stack import StackedWeights
 
 # What `adamw(fused=True)` comes to; on the CPU its checks take longer than small stacks.
-_KERNEL = getattr(torch, "_fused_adamw_", None)
+_KERNEL: Any = getattr(torch, "_fused_adamw_", None)
 
 
 class StackedOptimizer(ABC):
@@ -93,15 +93,7 @@ class StackedAdamW(StackedOptimizer):
             keep = 1 - factor * self.rates_times_decays
             for matrix in self.matrices:
                 matrix.mul_(keep.view(-1, *[1] * (matrix.dim() - 1)))
-        state: Any = (
-            [self.scaled],
-            [self.gradient],
-            [self._mean],
-            [self._square],
-            [],
-            [self._step],
-        )
-        settings: dict[str, Any] = {
+        arguments: dict[str, Any] = {
             "amsgrad": False,
             "beta1": self.betas[0],
             "beta2": self.betas[1],
@@ -111,10 +103,18 @@ class StackedAdamW(StackedOptimizer):
             "maximize": False,
         }
         if _KERNEL is None:
-            adamw(*state, fused=True, **settings)
+            arguments["fused"] = True
         else:
             self._step += 1
-            _KERNEL(*state, **settings)
+        (_KERNEL or adamw)(
+            [self.scaled],
+            [self.gradient],
+            [self._mean],
+            [self._square],
+            [],
+            [self._step],
+            **arguments,
+        )
 
 
 class StackedSGD(StackedOptimizer):

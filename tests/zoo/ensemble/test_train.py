@@ -186,3 +186,15 @@ def test_a_member_is_json():
     member = Member(1, 2, 0.1, network=stack())
     assert Network.from_dict(json.loads(json.dumps(member.to_dict()))["network"]) == stack()
     assert Member(1, 2, 0.1).to_dict()["network"] is None
+
+
+def test_adamw_without_the_bare_kernel_is_the_same(monkeypatch):
+    from hypergen.zoo.ensemble import optimizers
+
+    def train():
+        members = [Member(i, 0, 1e-2, weight_decay=0.1 * i) for i in range(3)]
+        return train_ensemble(MLP(), members, Classification(Digits()), steps=5, batch_size=8)
+
+    bare = train()
+    monkeypatch.setattr(optimizers, "_KERNEL", None)
+    assert torch.equal(train().weights, bare.weights)
