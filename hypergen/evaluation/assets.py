@@ -28,7 +28,7 @@ class RunAssets:
         multitask: Weights trained on all of them at once.
         bank: Descriptions of the training tasks, encoded; saves encoding them again.
         settings: Keyword arguments of `hypergen.evaluation.evaluate` that the run was trained
-            with: `oracle_steps`, `oracle_options`, `train_wordings`.
+            with: `oracle_steps`, `oracle_options`, `train_wordings`, `chunk`.
     """
 
     suite: TaskSuite
@@ -63,7 +63,7 @@ class RunAssets:
         multitask = Weights.load(run / MULTITASK_FILE) if (run / MULTITASK_FILE).exists() else None
         bank = _bank(run / BANK_FILE, suite) if (run / BANK_FILE).exists() else None
         settings = read_json(run / SETTINGS_FILE) if (run / SETTINGS_FILE).exists() else {}
-        known = {"oracle_steps", "oracle_options", "train_wordings"}
+        known = {"oracle_steps", "oracle_options", "train_wordings", "chunk"}
         if not isinstance(settings, dict) or not set(settings) <= known:
             raise RunError(
                 f"{run / SETTINGS_FILE} is damaged: it may hold {', '.join(sorted(known))}"

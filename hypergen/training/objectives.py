@@ -34,7 +34,8 @@ def make_objective(recipe: str | Mapping[str, float], data: Any) -> Objective:
 
     Args:
         recipe: `"task"`, `"reconstruction"`, `"delta_reconstruction"`, `"distillation"`, `"elbo"`,
-            `"consistency"` or the dotted path of an `Objective`; or several of them with their weights.
+            `"consistency"` or the dotted path of an `Objective`; or several of them with their
+            weights.
         data: A data module, which provides what an objective's constructor asks for by name:
             `target`, `loss` (of the suite), `spec`, `suite`, `encoder`, and the zoo's `mean` and
             `std` (`[numel]`).

@@ -19,7 +19,7 @@ from hypergen.zoo.language.prompts import Prompt
 from hypergen.zoo.language.ranking import label_ranking
 from hypergen.zoo.language.suite import TargetLike, TextSuite
 from hypergen.zoo.language.tasks import TextTask
-from hypergen.zoo.language.tokens import IGNORED, Ragged, encode, join
+from hypergen.zoo.language.tokens import IGNORED, Ragged, content_hash, encode, join
 
 Scoring = Literal["auto", "exact", "rank"]
 
@@ -103,11 +103,11 @@ class CausalSuite(TextSuite):
             bodies, answers = [], []
             for task in self.tasks:
                 rows = task.instances.get(split, ())
-                key = (task.hash, split, self.prompt.to_dict())
-                inputs = (self.prompt.body(i) for i in rows)
-                bodies.append(self._tokens.table(inputs, "body", *key))
-                outputs = (self.prompt.answer(i.outputs[0]) for i in rows)
-                answers.append(self._tokens.table(outputs, "answer", *key))
+                # By the texts and not by the task: variants of a task share its inputs.
+                inputs = [self.prompt.body(i) for i in rows]
+                bodies.append(self._tokens.table(inputs, content_hash(inputs)))
+                outputs = [self.prompt.answer(i.outputs[0]) for i in rows]
+                answers.append(self._tokens.table(outputs, content_hash(outputs)))
             counts = self.counts(split)
             self._tables[split] = (
                 Ragged.cat(bodies),
@@ -115,6 +115,27 @@ class CausalSuite(TextSuite):
                 counts.cumsum(0) - counts,
             )
         return self._tables[split]
+
+    def check_room(self, split: str = "train") -> None:
+        """Checks that the longest description and answer of every task leave room for an input.
+
+        Raises:
+            UsageError: Those of a task do not; names it and the length that they need.
+        """
+        longest = torch.zeros(2, len(self.tasks), dtype=torch.long)
+        heads, first = self.heads()
+        _, answers, start = self.table(split)
+        for row, table, at in zip(longest, (heads, answers), (first, start), strict=True):
+            owner = torch.searchsorted(at, torch.arange(len(table)), right=True) - 1
+            row.scatter_reduce_(0, owner, table.lengths, "amax")
+        needed = longest.sum(0) + self._tail.lengths[0] + 1
+        if bool((needed > self.max_length).any()):
+            task = int(needed.argmax())
+            raise UsageError(
+                f"task {self.names[task]!r} needs {int(needed[task])} tokens for its longest "
+                f"description, examples and answer alone: raise max_length={self.max_length}, or "
+                "lower examples"
+            )
 
     def ended(self, table: Ragged) -> Ragged:
         """Appends the token that ends an answer to every row."""
@@ -240,13 +261,20 @@ class CausalSuite(TextSuite):
             losses, tokens = self.sample_losses(target(weights, batch["inputs"]), batch)
             total = total + (losses.cpu() * valid).sum(1)
             count = count + (tokens.cpu() * valid).sum(1)
+        return {"loss": total / count, "accuracy": self.score(target, weights, tasks, split)}
+
+    @torch.no_grad()
+    def score(
+        self, target: TargetLike, weights: Weights, tasks: Tensor, split: str = "test"
+    ) -> Tensor:
+        """Accuracy alone, `[B]`: no forward pass for the loss."""
         accuracy = torch.zeros(len(tasks))
         ranked = torch.tensor([self._is_ranked(self.tasks[t]) for t in tasks.tolist()])
         for chosen, method in ((ranked, label_ranking), (~ranked, exact_match)):
             if bool(chosen.any()):
                 index = chosen.nonzero()[:, 0]
                 accuracy[index] = method(self, target, weights[index], tasks[index], split)
-        return {"loss": total / count, "accuracy": accuracy}
+        return accuracy
 
     def _is_ranked(self, task: TextTask) -> bool:
         return self.scoring == "rank" or (self.scoring == "auto" and bool(task.labels))

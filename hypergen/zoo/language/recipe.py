@@ -15,12 +15,12 @@ from torch import Tensor
 from hypergen import __version__
 from hypergen._utils.errors import UsageError
 from hypergen._utils.seeding import stable_seed
-from hypergen.specs import LoRASpec, PeftSpec, WeightSpec
-from hypergen.specs.peft import build_config
+from hypergen.specs import LoRASpec, WeightSpec
 from hypergen.targets import LoRATarget, PeftTarget, Target
 from hypergen.zoo.build.ranges import Range
 from hypergen.zoo.build.recipe import Recipe
 from hypergen.zoo.language.causal import CausalSuite
+from hypergen.zoo.language.methods import TASK_TYPES, method_spec
 from hypergen.zoo.language.models import LanguageModel, load_language_model
 from hypergen.zoo.language.sentence import SentenceSuite, answerable
 from hypergen.zoo.language.suite import TextSuite
@@ -29,7 +29,6 @@ from hypergen.zoo.language.train import AdapterRun, AdapterTrajectories, train_a
 from hypergen.zoo.store import Architecture, Block, Header, Row, Task
 
 KEY = "adapter"
-_TASK_TYPES = {"causal": "CAUSAL_LM", "encoder": "FEATURE_EXTRACTION"}
 
 
 @dataclass(frozen=True)
@@ -163,25 +162,15 @@ class AdapterZoo(Recipe):
         is_lora = "peft_type" not in self.method
         # torch.func, which runs other methods, cannot trace every fused attention.
         loaded = load_language_model(self.model, attention=None if is_lora else "eager")
-        if loaded.kind not in _TASK_TYPES:
+        if loaded.kind not in TASK_TYPES:
             raise UsageError(f"model {self.model!r} is an encoder–decoder: no suite trains it yet")
         loaded.model.to(self.device)
         return loaded, is_lora
 
     @cached_property
     def _spec(self) -> WeightSpec:
-        language_model, is_lora = self._frozen
-        method = {"task_type": _TASK_TYPES[language_model.kind], **self.method}
-        if not is_lora:
-            try:
-                config = build_config(method)
-            except (TypeError, KeyError, ValueError) as error:
-                raise UsageError(f"method: PEFT refuses {self.method}: {error}") from error
-            return PeftSpec(language_model.model, config, stable_seed(self.seed) % 2**31)
-        try:
-            return LoRASpec(language_model.model, **method)
-        except TypeError as error:
-            raise UsageError(f"method: LoRA does not take {self.method}: {error}") from error
+        language_model, _ = self._frozen
+        return method_spec(language_model, self.method, self.seed)
 
     @cached_property
     def _tasks(self) -> tuple[list[TextTask], dict[str, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from hypergen._utils.errors import UsageError
 from hypergen.specs import Weights
 from hypergen.zoo.language.models import Kind, LanguageModel, load_language_model
+from hypergen.zoo.language.splits import make_variants, read_recorded, split_wordings
 from hypergen.zoo.language.tasks import TextTask, read_tasks
 from hypergen.zoo.language.tokens import TokenCache
 from hypergen.zoo.tasks import TaskSuite
@@ -25,10 +26,19 @@ class TextSuite(TaskSuite):
 
     Args:
         model: A name for `load_language_model`, or a loaded model.
-        tasks: A folder for `read_tasks`, or the tasks themselves.
+        tasks: A folder for `read_tasks` (in which `$NAME` stands for an environment variable), or
+            the tasks themselves.
         heldout_families: Families whose tasks are in the split `"heldout_tasks"`, not `"train"`.
+        val_families: Families whose tasks are in the split `"val"`.
         heldout_descriptions: How many of each task's last descriptions are the wordings
-            `"heldout"`; at most half of them.
+            `"heldout"`; with those of `val_descriptions` at most half of them.
+        val_descriptions: How many of those before them are the wordings `"val"`.
+        augment: Arguments of `hypergen.zoo.language.augment.augment` for variants of the training
+            tasks: the split `"augmented"` is `"train"` and these. `heldout` among them is a
+            number like `per_task`, of variants for the split `"heldout_variants"`.
+        load: Further arguments of `load_language_model`, such as `dtype`, for a model by name.
+        hashes: Name → `TextTask.hash` of the tasks of the folder to take, which must be unchanged;
+            a run folder has them. All tasks as they are when not given.
         max_length: Most tokens of a sample.
         eval_samples: Most samples of a task in `evaluate`, evenly spaced; all when not given.
         eval_batch: Rows of a forward pass in `evaluate`.
@@ -39,6 +49,10 @@ class TextSuite(TaskSuite):
         skipped: One error for each task file that could not be read.
         language_model: The frozen model and its tokenizer.
         network: The frozen network that targets are made for.
+
+    Raises:
+        UsageError: There is no task, or an option does not fit.
+        RunError: A task of `hashes` is missing or has changed; names it.
     """
 
     kind: Kind
@@ -49,7 +63,12 @@ class TextSuite(TaskSuite):
         tasks: str | Path | Sequence[TextTask],
         *,
         heldout_families: Sequence[str] = (),
+        val_families: Sequence[str] = (),
         heldout_descriptions: int = 2,
+        val_descriptions: int = 0,
+        augment: Mapping[str, Any] | None = None,
+        load: Mapping[str, Any] | None = None,
+        hashes: Mapping[str, str] | None = None,
         max_length: int = 256,
         eval_samples: int | None = None,
         eval_batch: int = 128,
@@ -59,21 +78,31 @@ class TextSuite(TaskSuite):
             "model": model if isinstance(model, str) else None,
             "tasks": str(tasks) if isinstance(tasks, (str, Path)) else None,
             "heldout_families": list(heldout_families),
+            "val_families": list(val_families),
             "heldout_descriptions": heldout_descriptions,
+            "val_descriptions": val_descriptions,
+            "augment": None if augment is None else dict(augment),
+            "load": dict(load or {}),
             "max_length": max_length,
             "eval_samples": eval_samples,
             "eval_batch": eval_batch,
         }
         if isinstance(model, str):
-            model = load_language_model(model, kind=self.kind)
+            model = load_language_model(model, kind=self.kind, **(load or {}))
         self.language_model = model
         self.skipped: tuple[Exception, ...] = ()
         if isinstance(tasks, (str, Path)):
-            tasks, errors = read_tasks(tasks)
-            self.skipped = tuple(errors)
+            tasks, self.skipped = read_recorded(tasks, hashes)
         if not tasks:
             raise UsageError("a suite needs at least one task")
-        self.tasks = tuple(tasks)
+        # What a run must find again; variants are made again from these.
+        self._hashes = {task.name: task.hash for task in tasks}
+        split_of = dict.fromkeys(val_families, "val") | dict.fromkeys(
+            heldout_families, "heldout_tasks"
+        )
+        splits = [split_of.get(task.family, "train") for task in tasks]
+        variants = make_variants(tasks, splits, augment)
+        self.tasks = (*tasks, *(variant for made in variants.values() for variant in made))
         self.network: nn.Module = self._network(model.model)
         self.max_length = min(max_length, model.max_length)
         self.eval_samples, self.eval_batch = eval_samples, eval_batch
@@ -82,20 +111,20 @@ class TextSuite(TaskSuite):
         self.names = tuple(task.name for task in self.tasks)
         self.heldout_families = frozenset(heldout_families)
         self.task_splits = {
-            "train": [i for i, t in enumerate(self.tasks) if t.family not in heldout_families],
-            "heldout_tasks": [i for i, t in enumerate(self.tasks) if t.family in heldout_families],
+            name: [i for i, split in enumerate(splits) if split == name]
+            for name in ("train", *(("val",) if val_families else ()), "heldout_tasks")
         }
-        held = [min(heldout_descriptions, len(t.descriptions) // 2) for t in self.tasks]
-        self.descriptions = {
-            "train": [
-                list(t.descriptions[: len(t.descriptions) - k])
-                for t, k in zip(self.tasks, held, strict=True)
-            ],
-            "heldout": [
-                list(t.descriptions[len(t.descriptions) - k :])
-                for t, k in zip(self.tasks, held, strict=True)
-            ],
-        }
+        start = len(splits)
+        for name, made in variants.items():
+            self.task_splits[name] = list(range(start, start + len(made)))
+            start += len(made)
+        if "augmented" in variants:
+            self.task_splits["augmented"] = (
+                self.task_splits["train"] + self.task_splits["augmented"]
+            )
+        self.descriptions = split_wordings(
+            self.tasks, {"val": val_descriptions, "heldout": heldout_descriptions}
+        )
         self._counts: dict[str, Tensor] = {}
 
     # -- for subclasses ------------------------------------------------------------------------
@@ -127,6 +156,15 @@ class TextSuite(TaskSuite):
         self, target: TargetLike, weights: Weights, tasks: Tensor, split: str = "test"
     ) -> dict[str, Tensor]:
         """`loss` and `accuracy`, `[B]` each, of each network on its own task."""
+
+    @property
+    def sizes(self) -> Tensor:
+        """`[T]`, training instances of each task."""
+        return self.counts("train")
+
+    def key(self, task: int) -> Hashable:
+        """The instances: a task under another name, or with its labels in another order, is one."""
+        return tuple(sorted(self.tasks[task].instances.items()))
 
     @property
     def device(self) -> torch.device:
@@ -211,18 +249,17 @@ class TextSuite(TaskSuite):
         for key in ("model", "tasks"):
             if self._config[key] is None:
                 raise UsageError(f"a suite that was given its {key} as objects cannot be saved")
-        return dict(self._config)
+        return {**self._config, "hashes": dict(self._hashes)}
 
     def with_tasks(self, folder: str | Path) -> TextSuite:
         """A suite with the tasks of a folder added, as the wordings and task split `"given"`."""
         given, errors = read_tasks(folder)
         options = {k: v for k, v in self._config.items() if k not in ("model", "tasks")}
+        options |= {"augment": None}  # the variants are among the tasks
         suite = type(self)(self.language_model, (*self.tasks, *given), cache=self._cache, **options)
         old = len(self.tasks)
         suite.skipped = (*self.skipped, *errors)
-        for split, numbers in suite.task_splits.items():
-            suite.task_splits[split] = [n for n in numbers if n < old]
-        suite.task_splits["given"] = list(range(old, len(suite.tasks)))
+        suite.task_splits = {**self.task_splits, "given": list(range(old, len(suite.tasks)))}
         for wordings in suite.descriptions.values():
             wordings[old:] = [[] for _ in given]
         suite.descriptions["given"] = [

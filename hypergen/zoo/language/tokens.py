@@ -147,6 +147,11 @@ def encode(
     return rows
 
 
+def content_hash(texts: Sequence[str]) -> str:
+    """SHA-256 of texts in their order."""
+    return hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
+
+
 def tokenizer_fingerprint(tokenizer: Any) -> str:
     """SHA-256 of a tokenizer's vocabulary, special tokens, chat template and a probe text."""
     content = {
