@@ -9,7 +9,7 @@ import torch
 from tiny_stacks import Blobs, train_alone
 
 from hypergen.errors import UsageError
-from hypergen.zoo.ensemble import Classification, ImageFit, Member, train_ensemble
+from hypergen.zoo.ensemble import Classification, Digits, ImageFit, Member, train_ensemble
 from hypergen.zoo.networks import CNN, MLP, SIREN, Network, ViT
 
 CLASSES = Classification(Blobs())
