@@ -5,7 +5,7 @@ from hypergen.conditions.base_weights import BaseWeightsEncoder, WithBaseWeights
 from hypergen.conditions.fuse import FusedEncoder
 from hypergen.conditions.hashing import HashingEncoder
 from hypergen.conditions.task import TaskEncoder
-from hypergen.conditions.text import TextEncoder, default_text_encoder
+from hypergen.conditions.text import TextEncoder, default_text_encoder, text_encoder_by_name
 
 __all__ = [
     "BaseWeightsEncoder",
@@ -18,4 +18,5 @@ __all__ = [
     "WithBaseWeights",
     "base_weights",
     "default_text_encoder",
+    "text_encoder_by_name",
 ]

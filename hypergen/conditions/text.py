@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from hypergen._utils.errors import ConditionError
+from hypergen._utils.errors import ConditionError, UsageError
 from hypergen._utils.progress import progress
 from hypergen.conditions.base import Condition, ConditionEncoder, check_texts
 from hypergen.conditions.hashing import HashingEncoder
@@ -206,3 +206,23 @@ def default_text_encoder(
         warnings.warn(f"{error}. Using hashed n-grams, which know no meaning.", stacklevel=2)
         return HashingEncoder(fallback_dim)
     return encoder
+
+
+def text_encoder_by_name(name: str | ConditionEncoder, layer: int = -1) -> ConditionEncoder:
+    """The encoder that an option names.
+
+    Args:
+        name: `"text"` (the sentence encoder if there is one, else hashed n-grams with a warning),
+            `"hashing"`, or an encoder, which is returned as it is.
+        layer: Hidden state of the sentence encoder that is read token by token.
+
+    Raises:
+        UsageError: Another name.
+    """
+    if isinstance(name, ConditionEncoder):
+        return name
+    if name == "text":
+        return default_text_encoder(layers=(layer,))
+    if name == "hashing":
+        return HashingEncoder(384)
+    raise UsageError(f"encoder {name!r} is neither text nor hashing")

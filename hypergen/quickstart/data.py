@@ -10,9 +10,8 @@ from hypergen._utils.errors import UsageError
 from hypergen.conditions import (
     BaseWeightsEncoder,
     ConditionEncoder,
-    HashingEncoder,
     WithBaseWeights,
-    default_text_encoder,
+    text_encoder_by_name,
 )
 from hypergen.quickstart.images import load_images
 from hypergen.quickstart.network import DigitNet, pretrain, save_network
@@ -84,19 +83,10 @@ class DigitsDataModule(TaskDataModule):
         net = pretrain(load_images(self.seed), self.hidden, self.pretrain_steps, self.seed)
         spec = LoRASpec(net, ["fc1", "fc2", "out"], r=self.rank)
         target = LoRATarget(net, spec)
-        encoder = self._encoder()
+        encoder = text_encoder_by_name(self.encoder_name, self.text_layer)
         if self.base_weights:
             encoder = WithBaseWeights(encoder, BaseWeightsEncoder.from_model(net, spec.modules))
         return suite, encoder, target
-
-    def _encoder(self) -> ConditionEncoder:
-        if isinstance(self.encoder_name, ConditionEncoder):
-            return self.encoder_name
-        if self.encoder_name == "text":
-            return default_text_encoder(layers=(self.text_layer,))
-        if self.encoder_name == "hashing":
-            return HashingEncoder(384)
-        raise UsageError(f"encoder {self.encoder_name!r} is neither text nor hashing")
 
     def build_zoo(self) -> tuple[Weights, list[int]]:
         """Trains one LoRA for each distinct question; tasks that ask the same share it."""

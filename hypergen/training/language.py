@@ -14,7 +14,7 @@ from torch import Tensor
 from hypergen._utils.errors import UsageError
 from hypergen._utils.progress import progress
 from hypergen._utils.seeding import stable_seed
-from hypergen.conditions import ConditionEncoder, HashingEncoder, default_text_encoder
+from hypergen.conditions import ConditionEncoder, text_encoder_by_name
 from hypergen.specs import Weights
 from hypergen.targets import make_target
 from hypergen.training.bank import Batch, WordingBank
@@ -212,7 +212,11 @@ class LanguageDataModule(TaskDataModule):
             raise UsageError(f"prompt: {error}") from error
         suite.check_room()  # now, and not in the middle of training
         spec = method_spec(suite.language_model, self.method, self.seed)
-        return suite, self._encoder(), make_target(suite.network, spec)
+        return (
+            suite,
+            text_encoder_by_name(self.encoder_name, self.text_layer),
+            make_target(suite.network, spec),
+        )
 
     def _read(self, folder: Path) -> list[TextTask]:
         tasks, errors = read_tasks(folder, families=self.families)
@@ -228,15 +232,6 @@ class LanguageDataModule(TaskDataModule):
         if not usable:
             raise UsageError(f"no task in {folder} has instances both to train and to test on")
         return usable
-
-    def _encoder(self) -> ConditionEncoder:
-        if isinstance(self.encoder_name, ConditionEncoder):
-            return self.encoder_name
-        if self.encoder_name == "text":
-            return default_text_encoder(layers=(self.text_layer,))
-        if self.encoder_name == "hashing":
-            return HashingEncoder(384)
-        raise UsageError(f"encoder {self.encoder_name!r} is neither text nor hashing")
 
     def build_zoo(self) -> tuple[Weights, Sequence[int]]:
         """Adapters of the training tasks: read from the folder, or trained here, in stacks.

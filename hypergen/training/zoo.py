@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hypergen._utils.errors import UsageError
 from hypergen._utils.seeding import generator as seeded
-from hypergen.conditions import ConditionEncoder, HashingEncoder, default_text_encoder
+from hypergen.conditions import ConditionEncoder, text_encoder_by_name
 from hypergen.generators.library import Experts
 from hypergen.specs import WeightSpec
 from hypergen.training.bank import Batch, ListLoader, StepLoader, WordingBank
@@ -138,14 +138,7 @@ class ZooDataModule(LightningDataModule):
     def encoder(self) -> ConditionEncoder:
         """What encodes the descriptions."""
         if "encoder" not in self._made:
-            if isinstance(self.encoder_name, ConditionEncoder):
-                made: ConditionEncoder = self.encoder_name
-            elif self.encoder_name == "text":
-                made = default_text_encoder(layers=(self.text_layer,))
-            elif self.encoder_name == "hashing":
-                made = HashingEncoder(384)
-            else:
-                raise UsageError(f"encoder {self.encoder_name!r} is neither text nor hashing")
+            made = text_encoder_by_name(self.encoder_name, self.text_layer)
             self._made["encoder"] = made
         encoder: ConditionEncoder = self._made["encoder"]
         return encoder

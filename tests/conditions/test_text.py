@@ -174,3 +174,14 @@ def test_tokens_may_come_from_an_earlier_layer_but_pooled_is_the_sentence_embedd
     assert not torch.allclose(last.tokens, first.tokens)
     mean = (last.tokens * last.mask[..., None]).sum(1) / last.mask.sum(1, keepdim=True)
     torch.testing.assert_close(last.pooled, mean)
+
+
+def test_an_option_names_an_encoder():
+    from hypergen.conditions import HashingEncoder, text_encoder_by_name
+    from hypergen.errors import UsageError
+
+    own = HashingEncoder(8)
+    assert text_encoder_by_name(own) is own
+    assert isinstance(text_encoder_by_name("hashing"), HashingEncoder)
+    with pytest.raises(UsageError, match="'words' is neither text nor hashing"):
+        text_encoder_by_name("words")
