@@ -180,7 +180,7 @@ def mix_updates(weights: Weights, coefficients: Tensor, index: Tensor | None = N
         a = weights.groups[of_a][chosen, a_at[:, None]].double()  # [C, m, K, r, in]
         b = weights.groups[of_b][chosen, b_at[:, None]].double()  # [C, m, K, out, r]
         b = b * factor[..., None, None]
-        new_a, new_b = _cut(a.flatten(2, 3), b.transpose(2, 3).flatten(3), a.shape[-2])
+        new_a, new_b = balance(a.flatten(2, 3), b.transpose(2, 3).flatten(3), a.shape[-2])
         groups[of_a][:, a_at] = new_a.to(weights.dtype)
         groups[of_b][:, b_at] = new_b.to(weights.dtype)
     return Weights(spec, groups)
@@ -200,10 +200,23 @@ def pairs_by_group(spec: LoRASpec) -> dict[tuple[int, int], list[tuple[int, int,
     return out
 
 
-def _cut(a: Tensor, b: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """Best factors of rank `rank` of b @ a, from a `[..., R, in]` and b `[..., out, R]`."""
-    q_b, r_b = torch.linalg.qr(b)
-    q_a, r_a = torch.linalg.qr(a.mT)
+def balance(a: Tensor, b: Tensor, rank: int | None = None) -> tuple[Tensor, Tensor]:
+    """Factors of b @ a by its singular value decomposition, which is never formed.
+
+    The singular values, sorted, are split evenly; the entry of largest size in each row of the
+    first factor is positive; components at the level of rounding are zero.
+
+    Args:
+        a: `[..., R, in]`.
+        b: `[..., out, R]`.
+        rank: Components that are kept, the largest first; R when not given.
+
+    Returns:
+        `[..., rank, in]` and `[..., out, rank]`, in the dtypes of `a` and `b`.
+    """
+    rank = a.shape[-2] if rank is None else rank
+    q_b, r_b = torch.linalg.qr(b.double())
+    q_a, r_a = torch.linalg.qr(a.double().mT)
     u, s, vh = torch.linalg.svd(r_b @ r_a.mT, full_matrices=False)
     # What is left of a component at rounding level would come back as its square root.
     s = torch.where(s > torch.finfo(torch.float32).eps * s[..., :1], s, 0.0)[..., :rank]
@@ -213,8 +226,9 @@ def _cut(a: Tensor, b: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     peak = new_a.gather(-1, new_a.abs().argmax(-1, keepdim=True))
     sign = torch.where(peak < 0, -1.0, 1.0)
     missing = rank - s.shape[-1]  # a rank above the smaller side of the matrix
-    pad = torch.nn.functional.pad
-    return pad(new_a * sign, (0, 0, 0, missing)), pad(new_b * sign.mT, (0, missing))
+    new_a = torch.nn.functional.pad(new_a * sign, (0, 0, 0, missing))
+    new_b = torch.nn.functional.pad(new_b * sign.mT, (0, missing))
+    return new_a.to(a.dtype), new_b.to(b.dtype)
 
 
 def _task_vectors(weights: Weights, base: Weights | None) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from hypergen.zoo.build.engine import check_engine, run_jobs
 from hypergen.zoo.build.recipe import Recipe
 from hypergen.zoo.store import Header, Zoo, ZooWriter
 from hypergen.zoo.store.paths import ZOO_FILE
-from hypergen.zoo.store.writer import read_header
+from hypergen.zoo.store.writer import first_difference, read_header
 
 
 def build_zoo(
@@ -93,23 +92,9 @@ def _check_recipe(out: Path, header: Header) -> None:
     if not (out / ZOO_FILE).is_file():
         return
     old = read_header(out).provenance.get("recipe")
-    difference = _difference(old, header.provenance.get("recipe"))
+    difference = first_difference(old, header.provenance.get("recipe"))
     if difference is not None:
         raise UsageError(
             f"{out} holds a zoo of another recipe: {difference}. Choose another --out, or build "
             "with the recipe that it was begun with"
         )
-
-
-def _difference(there: Any, here: Any, path: str = "") -> str | None:
-    """The first place where two recipes differ, in words."""
-    if isinstance(there, Mapping) and isinstance(here, Mapping):
-        for key in sorted({*there, *here}):
-            inner = f"{path}.{key}" if path else str(key)
-            found = _difference(there.get(key), here.get(key), inner)
-            if found is not None:
-                return found
-        return None
-    if there == here:
-        return None
-    return f"{path or 'the recipe'} is {there!r} there and {here!r} here"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from hypergen._utils.errors import WeightsError
 from hypergen.specs import LoRASpec, Weights
+from hypergen.specs.merging import balance, pairs_by_group
 
 
 @torch.no_grad()
@@ -37,45 +37,9 @@ def canonicalize_lora(weights: Weights) -> Weights:
         raise WeightsError(f"{type(spec).__name__} is not LoRA: only LoRA pairs have this gauge")
     weights.check_finite()
     groups = [torch.empty_like(tensor) for tensor in weights.groups]
-    for (of_a, of_b), pairs in _pairs(spec).items():
-        a, b = (torch.tensor(column, device=weights.device) for column in zip(*pairs, strict=True))
+    for (of_a, of_b), rows in pairs_by_group(spec).items():
+        a, b, _ = torch.tensor(rows, device=weights.device).unbind(1)
         groups[of_a][:, a], groups[of_b][:, b] = balance(
             weights.groups[of_a][:, a], weights.groups[of_b][:, b]
         )
     return Weights(spec, groups, expected_gain=weights.expected_gain, provenance=weights.provenance)
-
-
-def balance(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Balances pairs of factors; see `canonicalize_lora`.
-
-    Args:
-        a: `[..., r, in]`.
-        b: `[..., out, r]`.
-
-    Returns:
-        Factors of the same shapes, dtype and product.
-    """
-    q_b, r_b = torch.linalg.qr(b.double())
-    q_a, r_a = torch.linalg.qr(a.double().mT)
-    u, s, vh = torch.linalg.svd(r_b @ r_a.mT, full_matrices=False)
-    # What is left of a component at rounding level would come back as its square root.
-    s = torch.where(s > torch.finfo(torch.float32).eps * s[..., :1], s, 0.0)
-    root = s.sqrt()
-    new_a = root[..., None] * (vh @ q_a.mT)
-    new_b = q_b @ u * root[..., None, :]
-    peak = new_a.gather(-1, new_a.abs().argmax(-1, keepdim=True))
-    sign = torch.where(peak < 0, -1.0, 1.0)
-    # Ranks above the smaller side of the matrix have no component.
-    missing = a.shape[-2] - s.shape[-1]
-    new_a = torch.nn.functional.pad(new_a * sign, (0, 0, 0, missing))
-    new_b = torch.nn.functional.pad(new_b * sign.mT, (0, missing))
-    return new_a.to(a.dtype), new_b.to(b.dtype)
-
-
-def _pairs(spec: LoRASpec) -> dict[tuple[int, int], list[tuple[int, int]]]:
-    """Modules by the groups of A and B: (group of A, group of B) → positions within the two."""
-    out: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    for module in spec.modules:
-        (group_a, a), (group_b, b) = (spec.location[name] for name in spec.pair_names(module))
-        out.setdefault((group_a, group_b), []).append((a, b))
-    return out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -89,9 +89,10 @@ class ZooWriter:
         header = Header.from_dict(json.loads(dump_json(header.to_dict())))  # as it is read back
         if path.exists():
             old = read_header(self.folder)
-            if old.parts is not None and old.to_dict() != header.to_dict():
+            difference = first_difference(old.to_dict(), header.to_dict())
+            if old.parts is not None and difference is not None:
                 raise UsageError(
-                    f"{self.folder} holds a zoo of another recipe ({_difference(old, header)}): "
+                    f"{self.folder} holds a zoo of another recipe ({difference}): "
                     "choose another folder, or build with the recipe that it was begun with"
                 )
             header = old if old.parts is not None else old.merged(header)
@@ -242,13 +243,15 @@ def _reason(tensors: dict[str, Tensor]) -> str:
     return f"slot {bad!r} holds NaN or infinity"
 
 
-def _difference(old: Header, new: Header) -> str:
-    """The first place where two headers differ, in words."""
-    before, after = old.to_dict(), new.to_dict()
-    path: list[str] = []
-    while True:
-        key = next(k for k in sorted({*before, *after}) if before.get(k) != after.get(k))
-        path.append(key)
-        if not isinstance(before.get(key), dict) or not isinstance(after.get(key), dict):
-            return f"{'.'.join(path)} is {before.get(key)!r} there and {after.get(key)!r} here"
-        before, after = before[key], after[key]
+def first_difference(there: Any, here: Any, path: str = "") -> str | None:
+    """The first place where two trees of plain values differ, in words; None if they are equal."""
+    if isinstance(there, Mapping) and isinstance(here, Mapping):
+        for key in sorted({*there, *here}):
+            inner = f"{path}.{key}" if path else str(key)
+            found = first_difference(there.get(key), here.get(key), inner)
+            if found is not None:
+                return found
+        return None
+    if there == here:
+        return None
+    return f"{path or 'the recipe'} is {there!r} there and {here!r} here"

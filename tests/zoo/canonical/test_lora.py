@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from hypergen.errors import WeightsError
 from hypergen.specs import FullSpec, LoRASpec
+from hypergen.specs.merging import balance
 from hypergen.targets import make_target
 from hypergen.zoo.canonical import canonicalize_lora
-from hypergen.zoo.canonical.lora import balance
 
 MODELS = ["llama", "gpt2", "tagger"]
 
