@@ -89,8 +89,9 @@ class ZooWriter:
         header = Header.from_dict(json.loads(dump_json(header.to_dict())))  # as it is read back
         if path.exists():
             old = read_header(self.folder)
-            difference = first_difference(old.to_dict(), header.to_dict())
-            if old.parts is not None and difference is not None:
+            before, after = old.to_dict(), header.to_dict()
+            if old.parts is not None and before != after:
+                difference = first_difference(before, after)
                 raise UsageError(
                     f"{self.folder} holds a zoo of another recipe ({difference}): "
                     "choose another folder, or build with the recipe that it was begun with"
