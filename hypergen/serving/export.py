@@ -1,4 +1,4 @@
-"""PEFT folders: proved against stock PEFT, checked for servers, read back as Weights."""
+"""PEFT folders: proved against stock PEFT, read back as Weights."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ from torch import Tensor, nn
 from hypergen._utils.errors import RunError, WeightsError, did_you_mean
 from hypergen._utils.io import load_safetensors, load_safetensors_metadata, read_json
 from hypergen.specs import LoRASpec, Weights
-from hypergen.specs.peft import structural_copy
+from hypergen.specs.models import describe_base
+from hypergen.specs.peft import PREFIX, structural_copy
 from hypergen.targets import Target
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
-_PREFIX = "base_model.model."
-_SERVED_RANK = 16  # vLLM's default of --max-lora-rank
 
 
 def check_export(
@@ -101,65 +100,6 @@ def read_folder(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return config, load_safetensors(folder / WEIGHTS_FILE)
 
 
-def portable_profile(folder: str | Path) -> list[str]:
-    """What would make servers refuse an adapter, or serve it wrongly.
-
-    vLLM, SGLang and LoRAX take plain LoRA: one rank and alpha for every module, A and B for each,
-    no bias, no DoRA, no whole modules.
-
-    Args:
-        folder: A PEFT adapter folder.
-
-    Returns:
-        One sentence for each problem; empty for a portable adapter.
-
-    Raises:
-        RunError: A file is missing or damaged; names it.
-    """
-    config, tensors = read_folder(folder)
-    kind = config.get("peft_type")
-    if kind != "LORA":
-        return [f"peft_type is {kind!r}: servers take LORA"]
-    problems = []
-    rank = config.get("r")
-    if not isinstance(rank, int):
-        return ["r is missing: servers read the rank from it"]
-    if config.get("lora_alpha") is None:
-        problems.append("lora_alpha is missing: vLLM requires it")
-    targets = config.get("target_modules")
-    if not isinstance(targets, list) or not targets:
-        problems.append("target_modules is not a list of names: vLLM requires one")
-    for key in ("rank_pattern", "alpha_pattern"):
-        if config.get(key):
-            problems.append(f"{key} is set: vLLM applies one r and alpha to every module")
-    if config.get("use_dora"):
-        problems.append("use_dora is set: vLLM rejects DoRA")
-    if config.get("bias", "none") != "none":
-        problems.append(f"bias is {config['bias']!r}: vLLM rejects trained biases")
-    if config.get("modules_to_save"):
-        problems.append("modules_to_save is set: vLLM rejects whole modules")
-    if rank > _SERVED_RANK:
-        problems.append(
-            f"r is {rank}: start vLLM with --max-lora-rank {rank} or more (its default is "
-            f"{_SERVED_RANK})"
-        )
-    halves: dict[str, set[str]] = {}
-    for name, tensor in tensors.items():
-        match = re.fullmatch(r"(.*)\.lora_(?:embedding_)?([AB])(?:\.weight)?", name)
-        if match is None:
-            problems.append(f"tensor {name!r} is neither A nor B of a module")
-            continue
-        halves.setdefault(match[1], set()).add(match[2])
-        own = tensor.shape[0 if match[2] == "A" else 1] if tensor.dim() == 2 else None
-        if own != rank and not config.get("rank_pattern"):
-            problems.append(f"tensor {name!r} has rank {own}, not r = {rank}")
-    for module, found in halves.items():
-        if len(found) < 2:
-            missing = "B" if "A" in found else "A"
-            problems.append(f"module {module.removeprefix(_PREFIX)!r} has no {missing}")
-    return problems
-
-
 def load_adapter(folder: str | Path, spec: LoRASpec) -> Weights:
     """Reads a LoRA folder, written by hypergen or by stock PEFT, as weights of a spec.
 
@@ -200,7 +140,7 @@ def load_adapter(folder: str | Path, spec: LoRASpec) -> Weights:
             )
     named = {}
     for name, tensor in tensors.items():
-        short = name.removeprefix(_PREFIX)
+        short = name.removeprefix(PREFIX)
         if short not in spec:
             raise WeightsError(
                 f"{folder / WEIGHTS_FILE}: tensor {name!r} fits no slot."
@@ -224,16 +164,14 @@ def _check_base(folder: Path, config: Mapping[str, Any], spec: LoRASpec) -> None
             theirs = json.loads(text)["config"]["base"]
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"{folder / WEIGHTS_FILE}: its hypergen.spec is damaged") from error
+    mine = describe_base(own)
     if theirs.get("fingerprint") and theirs["fingerprint"] != own["fingerprint"]:
         raise WeightsError(
-            f"{folder} is an adapter for another base model (fingerprint "
-            f"{theirs['fingerprint'][:12]}, this one has {own['fingerprint'][:12]})"
+            f"{folder} is an adapter for another base model: {describe_base(theirs)}, not {mine}"
         )
     name = config.get("base_model_name_or_path")
     if not theirs and name and own["name"] and name != own["name"]:
-        raise WeightsError(
-            f"{folder} is an adapter for another base model: {name}, not {own['name']}"
-        )
+        raise WeightsError(f"{folder} is an adapter for another base model: {name}, not {mine}")
 
 
 def _scaling(config: Mapping[str, Any], module: str) -> tuple[int, float]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from hypergen._utils.errors import SpecError, did_you_mean
+from hypergen._utils.errors import SpecError, WeightsError, did_you_mean
 
 
 def match_modules(model: nn.Module, target: str | Sequence[str]) -> list[tuple[str, nn.Module]]:
@@ -120,3 +120,37 @@ def base_config(model: nn.Module) -> dict[str, str | None]:
         # Without values there is nothing to identify the base by: targets then check shapes alone.
         "fingerprint": None if on_meta else model_fingerprint(model),
     }
+
+
+def describe_base(base: Mapping[str, str | None]) -> str:
+    """A base model of `base_config` in words: its name, else its class, and its fingerprint."""
+    fingerprint = base.get("fingerprint")
+    said = f"fingerprint {fingerprint[:12]}" if fingerprint else "no fingerprint"
+    return f"{base.get('name') or base.get('class') or 'an unnamed model'} ({said})"
+
+
+def another_base(wanted: Mapping[str, str | None], own: Mapping[str, str | None]) -> str:
+    """The sentence that names two base models: the one weights were made for, and the one here."""
+    same = wanted.get("name") is not None and wanted.get("name") == own.get("name")
+    hint = ": one name, but other values (another revision or quantisation)" if same else ""
+    return (
+        f"these weights were made for another base model than this {own.get('class')}, "
+        f"{describe_base(own)}: for {describe_base(wanted)}{hint}"
+    )
+
+
+def check_base(model: nn.Module, base: Mapping[str, str | None] | None) -> None:
+    """Checks that a model is the one that a spec was made for.
+
+    Args:
+        model: The model.
+        base: What `base_config` recorded; nothing is known without a fingerprint.
+
+    Raises:
+        WeightsError: It is another one; names both.
+    """
+    if base is None or base["fingerprint"] is None:  # made on the meta device
+        return
+    own = base_config(model)
+    if own["fingerprint"] != base["fingerprint"]:
+        raise WeightsError(another_base(base, own))

@@ -22,7 +22,7 @@ from hypergen.specs.weights import Weights
 PREFIX = "base_model.model."
 _MARKS = 200
 # Named starts of LoRA that leave the base's weights alone; PiSSA, OLoRA, LoftQ, … rewrite them.
-_BASE_KEPT = frozenset(["gaussian", "eva", "orthogonal"])
+BASE_KEPT = frozenset(["gaussian", "eva", "orthogonal"])
 
 # Methods that leave the base as it is when their config asks for the stock initialisation.
 _IDENTITY_START = frozenset(
@@ -216,7 +216,7 @@ def wrap(
         "and OLoRA do): generate for an unchanged base instead"
     )
     start = getattr(peft_config, "init_lora_weights", None)
-    if isinstance(start, str) and start.lower() not in _BASE_KEPT:
+    if isinstance(start, str) and start.lower() not in BASE_KEPT:
         raise changes_base
     clone = structural_copy(model)
     before = [(p, p.requires_grad, p.data) for p in model.parameters()]

@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from hypergen._utils.errors import WeightsError
-from hypergen.specs import Weights, WeightSpec, model_fingerprint
+from hypergen.specs import Weights, WeightSpec
+from hypergen.specs.models import another_base, check_base
 
 
 class Target(nn.Module, ABC):
@@ -27,18 +28,12 @@ class Target(nn.Module, ABC):
         spec: What the weights mean; must have been made for this network.
 
     Raises:
-        WeightsError: The spec was made for another base model.
+        WeightsError: The spec was made for another base model; names both.
     """
 
     def __init__(self, model: nn.Module, spec: WeightSpec) -> None:
         super().__init__()
-        base = spec.config.get("base")
-        wanted = None if base is None else base["fingerprint"]  # None: made on the meta device
-        if wanted is not None and (own := model_fingerprint(model)) != wanted:
-            raise WeightsError(
-                f"these weights were made for another base model than this {type(model).__name__} "
-                f"(fingerprint {wanted[:12]}, this one has {own[:12]})"
-            )
+        check_base(model, spec.config.get("base"))
         self.model = model.eval().requires_grad_(False)
         self.spec = spec
 
@@ -80,8 +75,9 @@ class Target(nn.Module, ABC):
         return self.model(*args, **kwargs)
 
     def _difference(self, spec: WeightSpec) -> str:
-        if spec.config.get("base") != self.spec.config.get("base"):
-            return "these weights were made for another base model"
+        base, own = spec.config.get("base"), self.spec.config.get("base")
+        if base != own:
+            return another_base(base or {}, own or {})
         theirs = {slot.name: slot for slot in spec}
         for slot in self.spec:
             if slot.name not in theirs:

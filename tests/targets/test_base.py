@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import tiny
 import torch
@@ -15,6 +17,7 @@ from hypergen.specs import (
     PrefixSpec,
     Slot,
     WeightSpec,
+    model_fingerprint,
 )
 from hypergen.targets import (
     AdapterTarget,
@@ -94,3 +97,23 @@ def test_batches_are_tensors_tuples_or_mappings():
     assert torch.equal(plain, target(weights, (x,)))
     assert torch.equal(plain, target(weights, {"x": x}))
     assert torch.equal(target.base(x), target.base({"x": x}))
+
+
+def test_both_base_models_are_named():
+    spec = LoRASpec(tiny.make("mlp"), ["fc1"], r=2)
+    other = tiny.make("mlp", 1)
+    other.config = SimpleNamespace(_name_or_path="our/model")
+    ours, theirs = model_fingerprint(other)[:12], spec.config["base"]["fingerprint"][:12]
+    names = rf"than this MLP, our/model \(fingerprint {ours}\): for MLP \(fingerprint {theirs}\)"
+    with pytest.raises(WeightsError, match=names):
+        make_target(other, spec)
+    target = make_target(other, LoRASpec(other, ["fc1"], r=2))
+    with pytest.raises(WeightsError, match=names):
+        target(spec.from_flat(spec.initial()), tiny.batch("mlp", 2))
+
+
+def test_two_versions_of_one_name_are_told_apart():
+    one, two = tiny.make("mlp"), tiny.make("mlp", 1)
+    one.config = two.config = SimpleNamespace(_name_or_path="our/model")
+    with pytest.raises(WeightsError, match=r"one name, but other values \(another revision"):
+        make_target(two, LoRASpec(one, ["fc1"], r=2))
