@@ -20,7 +20,7 @@ ARROWS = {
     "evaluation": {"conditions", "generators", "specs", "targets", "zoo"},
     "serving": {"generators", "specs", "targets"},
 }
-FREE = {"_utils", "errors"}  # importable by all; themselves they import nothing else
+FREE = {"_utils", "errors", "pretrained"}  # importable by all; themselves they import nothing else
 TOP = {"__init__", "__main__", "bench", "cli", "methods", "quickstart", "systems"}  # import all
 LIGHTNING = {"training"}  # and only there
 

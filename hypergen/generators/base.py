@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from hypergen import pretrained
 from hypergen._utils.errors import ConditionError, RunError, RunNotFoundError, did_you_mean
 from hypergen._utils.io import (
     atomic_folder,
@@ -22,10 +22,10 @@ from hypergen._utils.io import (
 )
 from hypergen.conditions import Condition, ConditionEncoder
 from hypergen.generators.gain import GainHead
+from hypergen.generators.storage import CONFIG_FILE, WEIGHTS_FILE, download, rounded
 from hypergen.specs import PeftSpec, Weights, WeightSpec
 
 FORMAT_VERSION = 1
-CONFIG_FILE, WEIGHTS_FILE = "generator.json", "generator.safetensors"
 
 ObjectiveFn = Callable[[Weights, Mapping[str, Any]], Tensor]
 
@@ -204,29 +204,39 @@ class Generator(nn.Module, ABC):
             "spec": self.spec.to_dict(),
         }
 
-    def save_pretrained(self, folder: str | Path) -> Path:
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> Path:
         """Writes `generator.json`, `generator.safetensors` and a model card, atomically.
 
         Frozen backbones of encoders are named with a fingerprint, not copied.
 
+        Args:
+            folder: Where to write; a folder of that name is replaced.
+            dtype: Store floating-point tensors rounded to this, such as `torch.bfloat16`, to halve
+                the file; each in its own dtype when not given. They are loaded into that again, and
+                what was loaded is saved and loaded once more without another change.
+
         Raises:
-            WeightsError: A parameter is NaN or infinite; nothing is written.
+            WeightsError: A parameter is NaN or infinite, or becomes infinite in `dtype`; nothing
+                is written.
         """
         folder = Path(folder)
+        state = self.state_dict()
+        if dtype is not None:
+            state = {name: rounded(name, tensor, dtype) for name, tensor in state.items()}
         with atomic_folder(folder, overwrite=True) as temporary:
-            save_safetensors(
-                temporary / WEIGHTS_FILE, self.state_dict(), {"format": "pt"}, check_finite=True
-            )
+            save_safetensors(temporary / WEIGHTS_FILE, state, {"format": "pt"}, check_finite=True)
             write_json(temporary / CONFIG_FILE, self.to_dict())
             write_text(temporary / "README.md", self._card())
         return folder
 
     def _card(self) -> str:
         count = sum(p.numel() for p in self.parameters())
+        license = self.provenance.get("license")
         return "\n".join(
             [
                 "---",
                 "library_name: hypergen",
+                *([f"license: {license}"] if license else []),
                 "tags:",
                 "- hypergen",
                 "- hypernetwork",
@@ -258,7 +268,7 @@ class Generator(nn.Module, ABC):
             RunError: The folder is missing, of another version, or damaged; names the file.
             ConditionError: The recorded encoder cannot be had, or the one given is another.
         """
-        folder = Path(_download(str(folder)))
+        folder = Path(download(str(folder)))
         path = folder / CONFIG_FILE
         generator = Generator.from_dict(read_json(path), encoder=encoder, origin=str(path))
         path = folder / WEIGHTS_FILE
@@ -338,7 +348,8 @@ class Generator(nn.Module, ABC):
                 )
         self.load_state_dict(dict(state), strict=True)
         if isinstance(self.spec, PeftSpec) and self.spec.is_additive:
-            self.spec.exact_initial = state["neutral"].clone()
+            neutral: Tensor = self.neutral  # type: ignore[assignment]
+            self.spec.exact_initial = neutral.clone()
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
         """Uploads `save_pretrained`'s folder to the Hugging Face hub.
@@ -357,34 +368,25 @@ class Generator(nn.Module, ABC):
             return str(api.upload_folder(repo_id=repo_id, folder_path=folder))
 
 
-def _download(name: str) -> str:
-    """A folder as it is; a hub name (`owner/repository`) as its downloaded snapshot."""
-    if Path(name).exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
-        return name
-    if os.environ.get("HF_HUB_OFFLINE") == "1":
-        return name
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        return snapshot_download(name, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE])
-    except (HfHubHTTPError, OSError) as error:
-        raise RunNotFoundError(
-            f"{name!r} is neither a folder nor a hub repository that can be reached"
-        ) from error
-
-
 def load(run: str | Path) -> Generator:
-    """Loads the generator of a run folder, a generator folder or a hub repository.
+    """Loads the generator of a run folder, a generator folder, a hub repository, or a shipped one.
+
+    Args:
+        run: A folder, which comes first; else the name of a generator that ships with the package
+            (`hypergen.pretrained.names()`); else a hub repository, `owner/name`.
 
     Raises:
-        RunError: Missing or damaged; names the file.
+        RunError: Missing or damaged; names the file, or the shipped generators.
     """
     path = Path(run)
+    shipped = pretrained.names()
+    if not path.exists() and str(run) in shipped:
+        path = pretrained.FOLDER / str(run)
     if (path / "generator" / CONFIG_FILE).exists():
         path = path / "generator"
     elif path.exists() and not (path / CONFIG_FILE).exists():
         raise RunError(f"{path} holds no generator: expected {path / 'generator' / CONFIG_FILE}")
     elif not path.exists() and str(run).count("/") != 1:
-        raise RunNotFoundError(f"{path} does not exist")
+        listed = f"; the generators that ship are {', '.join(shipped)}" if shipped else ""
+        raise RunNotFoundError(f"{path} does not exist{listed}")
     return Generator.from_pretrained(path if path.exists() else str(run))

@@ -113,6 +113,44 @@ def test_nan_parameters_are_not_saved(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pairs
+def test_tensors_can_be_stored_rounded(folder, tmp_path, dtype):
+    whole = Generator.from_pretrained(folder)
+    small = whole.save_pretrained(tmp_path / "small", dtype=dtype)
+    stored, state = tensors_of(small), whole.state_dict()
+    assert {t.dtype for t in stored.values() if t.is_floating_point()} == {dtype}
+    sizes = [(f / "generator.safetensors").stat().st_size for f in (small, folder)]
+    assert sizes[0] < 0.75 * sizes[1]
+    loaded = Generator.from_pretrained(small)
+    for key, tensor in loaded.state_dict().items():
+        assert tensor.dtype == state[key].dtype
+        rounded = state[key].to(dtype) if state[key].is_floating_point() else state[key]
+        assert torch.equal(tensor, rounded.to(tensor.dtype)), key
+    # Nothing is lost the second time, whatever the dtype of the file.
+    for again in (dtype, None):
+        twice = Generator.from_pretrained(loaded.save_pretrained(tmp_path / "twice", dtype=again))
+        assert twice.spec == whole.spec
+        assert torch.equal(twice.spec.initial(), loaded.spec.initial())
+        for key, tensor in twice.state_dict().items():
+            assert torch.equal(tensor, loaded.state_dict()[key]), key
+    assert twice.generate("x").dtype == torch.float32
+
+
+def test_a_dtype_that_is_too_small_is_refused(tmp_path):
+    net = matrix.generator("mlp", "lora")
+    with torch.no_grad():
+        net.head.offset[-1] = 1e5
+    with pytest.raises(
+        WeightsError, match=r"'head\.offset' holds 1e\+05, above what"
+    ):
+        net.save_pretrained(tmp_path / "generator", dtype=torch.float16)
+    with pytest.raises(WeightsError, match="int8 holds whole numbers"):
+        net.save_pretrained(tmp_path / "generator", dtype=torch.int8)
+    assert list(tmp_path.iterdir()) == []
+    net.save_pretrained(tmp_path / "generator", dtype=torch.bfloat16)
+
+
 def test_nan_weights_name_the_slot():
     net = matrix.generator("mlp", "lora")
     with torch.no_grad():
