@@ -16,6 +16,7 @@ from hypergen.generators.library import (
     RoutedExperts,
     WeightedExperts,
 )
+from hypergen.generators.multitask import MultiTask
 from hypergen.generators.objectives import (
     Consistency,
     DeltaReconstruction,
@@ -38,6 +39,7 @@ __all__ = [
     "Generator",
     "MLPGenerator",
     "Mixture",
+    "MultiTask",
     "NearestExpert",
     "Objective",
     "PerceiverGenerator",
