@@ -4,7 +4,7 @@ from hypergen.specs.adapter import AdapterSpec
 from hypergen.specs.base import WeightSpec
 from hypergen.specs.full import DeltaSpec, FullSpec
 from hypergen.specs.lora import LoRASpec, concatenate_ranks, gram
-from hypergen.specs.models import match_modules, model_fingerprint
+from hypergen.specs.models import cache_argument, match_modules, model_fingerprint
 from hypergen.specs.peft import PeftSpec
 from hypergen.specs.prefix import PrefixSpec
 from hypergen.specs.slot import Group, Slot
@@ -23,6 +23,7 @@ __all__ = [
     "TokenLayout",
     "WeightSpec",
     "Weights",
+    "cache_argument",
     "concatenate_ranks",
     "gram",
     "match_modules",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import re
 from collections.abc import Mapping, Sequence
 
@@ -120,6 +121,15 @@ def base_config(model: nn.Module) -> dict[str, str | None]:
         # Without values there is nothing to identify the base by: targets then check shapes alone.
         "fingerprint": None if on_meta else model_fingerprint(model),
     }
+
+
+def cache_argument(model: nn.Module) -> str:
+    """What a transformers model calls its kept keys and values, in arguments and outputs.
+
+    `"cache"` since transformers 5.24, `"past_key_values"` before.
+    """
+    known = inspect.signature(type(model).forward).parameters
+    return "cache" if "cache" in known else "past_key_values"
 
 
 def describe_base(base: Mapping[str, str | None]) -> str:

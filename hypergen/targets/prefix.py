@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hypergen._utils.errors import WeightsError
-from hypergen.specs import PrefixSpec, Weights
+from hypergen.specs import PrefixSpec, Weights, cache_argument
 from hypergen.targets.base import Target
 
 
@@ -41,8 +41,10 @@ class PrefixTarget(Target):
         inputs = kwargs.get("input_ids", kwargs.get("inputs_embeds"))
         if not isinstance(inputs, Tensor):
             raise WeightsError("PrefixTarget needs input_ids or inputs_embeds")
-        if kwargs.get("past_key_values") is not None:
-            raise WeightsError("PrefixTarget sets past_key_values itself: do not pass any")
+        name = cache_argument(self.model)
+        for given in ("cache", "past_key_values"):
+            if kwargs.get(given) is not None:
+                raise WeightsError(f"PrefixTarget sets {given} itself: do not pass any")
         samples = inputs.shape[0]
         repeats = samples // len(weights)
         dtype = next(self.model.parameters()).dtype
@@ -55,4 +57,4 @@ class PrefixTarget(Target):
         if mask is None:
             mask = inputs.new_ones(inputs.shape[:2], dtype=torch.long)
         mask = torch.cat([mask.new_ones(samples, length), mask], dim=1)
-        return self.model(**kwargs, attention_mask=mask, past_key_values=cache)
+        return self.model(**kwargs, attention_mask=mask, **{name: cache})

@@ -7,7 +7,7 @@ import tiny
 import torch
 
 from hypergen.errors import WeightsError
-from hypergen.specs import PrefixSpec
+from hypergen.specs import PrefixSpec, cache_argument
 from hypergen.targets import make_target
 
 
@@ -25,7 +25,8 @@ def test_a_prefix_is_what_comes_before(case):
     ids = inputs["input_ids"]
     first, rest = ids[:1, :3], ids[:1, 3:]
     with torch.no_grad():
-        cache = net(input_ids=first, use_cache=True).past_key_values
+        name = cache_argument(net)
+        cache = getattr(net(input_ids=first, use_cache=True), name)
         layers = [layer for layer in cache.layers if layer.keys is not None]
         named = {}
         for i, layer in enumerate(layers):
