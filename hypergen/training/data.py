@@ -132,7 +132,7 @@ class TaskDataModule(TaskParts):
 
         def draw(step: int) -> Batch:
             generator = seeded("batch", self.seed, step)
-            chosen = positions[self._choose(len(positions), sizes, generator)]
+            chosen = positions[self._chosen(step, bank.tasks[positions], sizes, generator)]
             tasks, rows_ = bank.tasks[chosen], bank.pick(chosen, generator)
             batch = self._sample(tasks, generator, "train", share)
             rows_, batch["tasks"] = rows_[share], tasks[share]
@@ -216,6 +216,12 @@ class TaskDataModule(TaskParts):
                 f"{type(self.suite).__name__} has no `sizes`: leave it out"
             )
         return torch.as_tensor(sizes, dtype=torch.float64)[tasks] ** (1 / self.temperature)
+
+    def _chosen(
+        self, step: int, tasks: Tensor, sizes: Tensor | None, generator: torch.Generator
+    ) -> Tensor:
+        """`[tasks_per_batch]` positions in `tasks`, which may be drawn, for batch `step`."""
+        return self._choose(len(tasks), sizes, generator)
 
     def _choose(self, count: int, sizes: Tensor | None, generator: torch.Generator) -> Tensor:
         """`[tasks_per_batch]` positions below `count`."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hypergen._utils.errors import UsageError
 from hypergen._utils.progress import progress
+from hypergen._utils.seeding import generator as seeded
 from hypergen._utils.seeding import stable_seed
 from hypergen.conditions import ConditionEncoder, text_encoder_by_name
 from hypergen.specs import Weights
@@ -65,7 +66,15 @@ class LanguageDataModule(TaskDataModule):
         neutral: A description that says nothing about the task.
         wordings_per_task: Networks of a batch for each task, generated from different descriptions:
             what the objective `consistency` compares. `tasks_per_batch` counts networks.
+        prompt_dropout: Share of the networks of a batch whose prompt lacks the description that
+            `prompt` puts there, so that what is generated has to say what to do.
+        pack: Whether a network's samples stand behind one another in one sequence, so that a
+            description is read once for all of them; where the method is LoRA when not given
+            (others prepend or trace what a packed mask does not know).
+        group: Batches that are drawn together and cut by length, so that little is padded.
         max_length: Most tokens of a sample.
+        scoring: What tasks are scored by: `"exact"` match of the greedy answer, `"rank"` of the
+            closed label set, or `"auto"`: rank where the task's file gives labels.
         eval_samples: Most test samples of a task, evenly spaced.
         eval_rows: Rows of a forward pass in evaluation.
         dtype: Dtype of the frozen model, such as `"bfloat16"`; generated weights stay float32.
@@ -106,7 +115,11 @@ class LanguageDataModule(TaskDataModule):
         description_dropout: float = 0.0,
         neutral: str = "Do the task.",
         wordings_per_task: int = 1,
+        prompt_dropout: float = 0.0,
+        pack: bool | None = None,
+        group: int = 1,
         max_length: int = 256,
+        scoring: Literal["auto", "exact", "rank"] = "auto",
         eval_samples: int | None = 64,
         eval_rows: int = 64,
         dtype: str = "float32",
@@ -145,6 +158,8 @@ class LanguageDataModule(TaskDataModule):
                 f"tasks_per_batch={tasks_per_batch} networks cannot be shared by tasks of "
                 f"wordings_per_task={wordings_per_task}: take a multiple"
             )
+        if group < 1:
+            raise UsageError(f"group must be 1 or more, not {group}")
         for name, value in (
             ("zoo_steps", zoo_steps),
             ("multitask_steps", multitask_steps),
@@ -161,11 +176,14 @@ class LanguageDataModule(TaskDataModule):
         self.augment = augment
         self.description_dropout, self.neutral = description_dropout, neutral
         self.wordings_per_task = wordings_per_task
+        self.prompt_dropout, self.group, self.scoring = prompt_dropout, group, scoring
+        self.pack = is_lora(self.method) if pack is None else pack
         self.max_length, self.eval_samples, self.eval_rows = max_length, eval_samples, eval_rows
         self.dtype, self.cache = dtype, cache
         self.zoo_folder, self.zoo_steps = zoo_folder, zoo_steps
         self.zoo_samples, self.zoo_lr = zoo_samples, zoo_lr
         self.multitask_steps, self.oracle_steps = multitask_steps, oracle_steps
+        self._length: Tensor | None = None
 
     # -- parts ---------------------------------------------------------------------------------
 
@@ -203,6 +221,9 @@ class LanguageDataModule(TaskDataModule):
                 augment=self.augment,
                 load=load,
                 hashes={task.name: task.hash for task in tasks},
+                scoring=self.scoring,
+                pack=self.pack,
+                prompt_dropout=self.prompt_dropout,
                 max_length=self.max_length,
                 eval_samples=self.eval_samples,
                 eval_batch=self.eval_rows,
@@ -288,6 +309,29 @@ class LanguageDataModule(TaskDataModule):
                 dropout=self.description_dropout,
             )
         return super().bank(tasks, wordings)
+
+    def _chosen(
+        self, step: int, tasks: Tensor, sizes: Tensor | None, generator: torch.Generator
+    ) -> Tensor:
+        if self.group == 1:
+            return super()._chosen(step, tasks, sizes, generator)
+        # A function of the step alone: every step of a group draws the same tasks and takes its
+        # own part of them, in a random order, so that lengths do not rise within each group.
+        number, place = divmod(step, self.group)
+        together = seeded("group", self.seed, number)
+        drawn = torch.cat([self._choose(len(tasks), sizes, together) for _ in range(self.group)])
+        blocks = drawn.view(-1, self.wordings_per_task)
+        order = self._lengths()[tasks[blocks[:, 0]]].argsort(stable=True)
+        parts = blocks[order].view(self.group, -1)
+        return parts[torch.randperm(self.group, generator=together)[place]]
+
+    def _lengths(self) -> Tensor:
+        """Tokens of a network's row of a batch, about, for each task `[T]`."""
+        suite = self.suite
+        assert isinstance(suite, CausalSuite)
+        if self._length is None:
+            self._length = suite.mean_lengths(self.samples_per_task)
+        return self._length
 
     def _choose(self, count: int, sizes: Tensor | None, generator: torch.Generator) -> Tensor:
         wanted = self.tasks_per_batch // self.wordings_per_task

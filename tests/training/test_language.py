@@ -159,8 +159,30 @@ def test_a_batch_holds_different_wordings_of_each_task(model, tasks):
         assert batch["tasks"][0] == batch["tasks"][1] != batch["tasks"][2] == batch["tasks"][3]
         pooled = batch["condition"].pooled
         assert len(pooled.unique(dim=0)) == 4
-        assert len(words(module, batch)) == 12
+        assert [text.count("Input") for text in words(module, batch)] == [3] * 4  # packed
     assert torch.equal(batch["tasks"], list(_first(module, 5))[-1]["tasks"])
+
+
+def test_batches_of_a_group_are_cut_by_length(model, tasks):
+    options = {"tasks_per_batch": 2, "temperature": 2.0, "prompt": {"description": True}}
+    plain = data(model, tasks, **options)
+    module = data(model, tasks, **options, group=4)
+    lengths = module._lengths()
+
+    def spread(of):
+        return sum(float(lengths[b["tasks"]].diff().abs()) for b in _first(of, 40))
+
+    assert spread(module) < 0.6 * spread(plain)
+    batches = list(_first(module, 12))
+    for i, batch in enumerate(batches):  # each is a function of its number alone
+        loader = module.train_dataloader()
+        loader.load_state_dict({"position": i})
+        again = next(iter(loader))
+        assert torch.equal(again["inputs"]["input_ids"], batch["inputs"]["input_ids"])
+    drawn = [int(t) for batch in batches for t in batch["tasks"]]
+    assert len(set(drawn)) > 2
+    with pytest.raises(UsageError, match="group must be 1 or more"):
+        data(model, tasks, group=0)
 
 
 def _first(module, count):

@@ -59,7 +59,7 @@ class Prompt:
         parts = [description.strip()] if self.description else []
         shown = task.examples[: self.examples]
         parts += [f"Input: {e.input}\nOutput: {e.outputs[0]}" for e in shown]
-        return self._frame(tokenizer)[0] + "\n\n".join(parts)
+        return self.frame(tokenizer)[0] + "\n\n".join(parts)
 
     def body(self, instance: Instance) -> str:
         """The input."""
@@ -68,7 +68,7 @@ class Prompt:
 
     def tail(self, tokenizer: Any = None) -> str:
         """What comes between the input and the answer."""
-        return "\nOutput:" if self.template == "plain" else self._frame(tokenizer)[1]
+        return "\nOutput:" if self.template == "plain" else self.frame(tokenizer)[1]
 
     def answer(self, output: str) -> str:
         """The answer, without the token that ends it."""
@@ -85,7 +85,7 @@ class Prompt:
     def _has_head(self) -> bool:
         return self.description or self.examples > 0
 
-    def _frame(self, tokenizer: Any) -> tuple[str, str]:
+    def frame(self, tokenizer: Any) -> tuple[str, str]:
         """What the chat template puts around the user's words."""
         if self.template == "plain":
             return "", ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,22 +51,21 @@ class Ragged:
 
 
 def join(
-    parts: Sequence[tuple[Ragged, Tensor]], pad: int, cut: Tensor | None = None, cut_part: int = 0
+    parts: Sequence[tuple[Ragged, Tensor]], pad: int, cuts: Mapping[int, Tensor] | None = None
 ) -> tuple[Tensor, Tensor]:
     """Puts rows of several tables next to each other, padded on the right.
 
     Args:
         parts: Tables and, of each, the rows `[N]` to take.
         pad: Filling.
-        cut: `[N]`, tokens to leave out at the end of the part `cut_part`.
-        cut_part: The part that is cut.
+        cuts: Part → `[N]`, tokens to leave out at its end.
 
     Returns:
         Tokens `[N, L]`, and where each part starts and the last one ends: `[parts + 1, N]`.
     """
     lengths = torch.stack([table.lengths[rows] for table, rows in parts])
-    if cut is not None:
-        lengths[cut_part] -= cut
+    for part, cut in (cuts or {}).items():
+        lengths[part] -= cut
     bounds = torch.cat([torch.zeros_like(lengths[:1]), lengths.cumsum(0)])
     count = lengths.shape[1]
     out = torch.full((count, int(bounds[-1].max())), pad)

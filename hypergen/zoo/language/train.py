@@ -127,7 +127,7 @@ def train_adapters(
     if 0 in kept:
         keep(0)
     for step in range(steps):
-        batch = suite.batch(tasks, order[:, step * samples : (step + 1) * samples])
+        batch = suite.train_batch(tasks, order[:, step * samples : (step + 1) * samples])
         losses = suite.losses(target(spec.from_flat(flat), batch["inputs"]), batch)
         (gradient,) = torch.autograd.grad(losses.sum(), flat)
         optimizer.step(gradient, _factor(step, steps, warmup, schedule), clip)

@@ -18,7 +18,7 @@ def test_a_part_is_cut_at_its_end():
     one, two = Ragged.of([[1, 2, 3], [4, 5]]), Ragged.of([[9]])
     rows = torch.tensor([0, 1])
     cut = torch.tensor([2, 0])
-    ids, _ = join([(one, rows), (two, torch.zeros_like(rows))], 0, cut, cut_part=0)
+    ids, _ = join([(one, rows), (two, torch.zeros_like(rows))], 0, {0: cut})
     assert ids.tolist() == [[1, 9, 0], [4, 5, 9]]
 
 
