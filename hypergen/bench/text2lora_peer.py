@@ -73,8 +73,8 @@ class Peer(nn.Module):
 
     @torch.no_grad()
     def generate(self, pooled: Tensor) -> list[dict[str, Tensor]]:
-        """A state dict for each task, one after the other."""
-        return [self._generate_one(encoded) for encoded in self.task(pooled).split(1)]
+        """A state dict for each task, one after the other, as its scripts call `gen_lora`."""
+        return [self._generate_one(self.task(embedded)) for embedded in pooled.split(1)]
 
     def _generate_one(self, encoded: Tensor) -> dict[str, Tensor]:
         state: dict[str, Tensor] = {}

@@ -12,6 +12,7 @@ from hypergen import bench
 from hypergen.bench import text2lora, text2lora_memory, text2lora_peer, text2lora_step
 from hypergen.bench.text2lora_step import WAYS, Sizes, Step
 from hypergen.errors import RunError
+from hypergen.specs import LoRASpec
 
 SIZES = Sizes(
     layers=2,
@@ -36,6 +37,18 @@ def test_generation_compares_equal_adapters():
     assert set(row) >= KEYS
     assert row["metric"] == "s"
     assert row["ratio"] == row["reference"] / row["ours"]
+    assert row["ratio_of_bound"] == row["reference"] / row["bound"]
+
+
+def test_the_limit_counts_products_and_bytes():
+    torch.manual_seed(0)
+    spec = LoRASpec(text2lora_step.language_model(SIZES), ["q_proj", "v_proj"], r=SIZES.rank)
+    generator, _ = text2lora_step.make_generator(spec, SIZES)
+    work = text2lora.limits(generator, 3)
+    assert work["mb_written"] == pytest.approx(4 * 3 * spec.numel / 1e6)
+    trunk = 2 * 2 * (3 * 4) * (16 * 32 + 32 * 16)  # two blocks over four modules of three tasks
+    head = 2 * 3 * 16 * spec.numel
+    assert work["gflop"] == pytest.approx((trunk + head) / 1e9)
 
 
 def test_adapters_that_differ_are_noticed(monkeypatch):

@@ -155,7 +155,7 @@ class TextToLoRA(Generator):
                 scale = scale * self.gate[g]
             # Scales go into the few features, and the product is added to the offset in place:
             # the numbers, the one large tensor here, are written once.
-            part = features[:, self.entity_index[start:stop]] * scale[:, None]
+            part = features.index_select(1, self.entity_index[start:stop]) * scale[:, None]
             tokens = rows.cut(offset).repeat(len(part), 1, 1, 1)
             tokens.view(-1, rows.width).addmm_(part.flatten(0, 1), head)
             groups.append(rows.assemble(tokens))
