@@ -263,6 +263,20 @@ def _evaluate(parser: _Parser) -> None:
     )
     parser.add_argument("--split", metavar="NAME", default="test", help="split to evaluate on")
     parser.add_argument("--report", metavar="DIR", help="folder for report.html and its plots")
+    parser.add_argument(
+        "--samples", metavar="N", type=_count, help="most test samples of a task; as trained if not"
+    )
+    parser.add_argument(
+        "--descriptions", metavar="N", type=_count, default=3, help="most descriptions of a task"
+    )
+    parser.add_argument(
+        "--shots", metavar="K", type=_seed, help="demonstrations of the in-context row; 0 for none"
+    )
+    oracle = parser.add_mutually_exclusive_group()
+    oracle.add_argument(
+        "--oracle-steps", metavar="N", type=_seed, help="steps to train each task's own weights in"
+    )
+    oracle.add_argument("--no-oracle", action="store_true", help="train no weights on the tasks")
     _json(parser)
 
 

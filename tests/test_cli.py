@@ -86,7 +86,7 @@ def test_version(capsys):
     [
         ("demo", ["--out", "--text", "--seed", "--json"]),
         ("generate", ["--text", "--demos", "--document", "--n", "--seed", "--out"]),
-        ("evaluate", ["--tasks", "--split", "--json", "--report"]),
+        ("evaluate", ["--tasks", "--split", "--json", "--report", "--samples", "--no-oracle"]),
         ("methods", ["--json"]),
         ("bench", ["--json"]),
         ("zoo verify", ["DIR", "--json"]),
@@ -165,7 +165,18 @@ def test_defaults_of_the_other_verbs(command, demo):
     assert cli.main(["bench", "core"]) == 0
     assert demo == [{"out": "runs/demo", "text": None, "seed": 0, "json": None}]
     assert calls == [
-        {"run": "run", "tasks": "t", "split": "test", "report": None, "json": None},
+        {
+            "run": "run",
+            "tasks": "t",
+            "split": "test",
+            "report": None,
+            "samples": None,
+            "descriptions": 3,
+            "shots": None,
+            "oracle_steps": None,
+            "no_oracle": False,
+            "json": None,
+        },
         {"name": None, "json": None},
         {"name": "core", "json": None},
     ]

@@ -5,8 +5,9 @@ from hypergen.evaluation.baselines import DescriptionBank
 from hypergen.evaluation.bootstrap import Bootstrap, Scores, gap_closed
 from hypergen.evaluation.calibration import Calibration, calibrate
 from hypergen.evaluation.compare import WeightComparison, compare_weights, update_cosine
-from hypergen.evaluation.evaluate import Split, default_splits, evaluate
+from hypergen.evaluation.evaluate import default_splits, evaluate
 from hypergen.evaluation.gain import GainFit, MeasuredGain, fit_gain, measure_gain
+from hypergen.evaluation.methods import Split
 from hypergen.evaluation.report import write_report
 from hypergen.evaluation.result import Evaluation, SplitResult
 from hypergen.evaluation.zoo import Zoo

@@ -15,6 +15,8 @@ from hypergen.specs import Weights
 from hypergen.zoo import TaskSuite
 
 ZOO_FILE, MULTITASK_FILE = "baselines/zoo.safetensors", "baselines/multitask.safetensors"
+PLAIN_FILE = "baselines/multitask_plain.safetensors"
+KNOWN = {"oracle_steps", "oracle_options", "train_wordings", "chunk", "shots"}
 BANK_FILE, SETTINGS_FILE = "baselines/descriptions.safetensors", "baselines/settings.json"
 
 
@@ -28,7 +30,8 @@ class RunAssets:
         multitask: Weights trained on all of them at once.
         bank: Descriptions of the training tasks, encoded; saves encoding them again.
         settings: Keyword arguments of `hypergen.evaluation.evaluate` that the run was trained
-            with: `oracle_steps`, `oracle_options`, `train_wordings`, `chunk`.
+            with: `oracle_steps`, `oracle_options`, `train_wordings`, `chunk`, `shots`.
+        multitask_plain: Like `multitask`, trained without a description being shown.
     """
 
     suite: TaskSuite
@@ -36,6 +39,7 @@ class RunAssets:
     multitask: Weights | None = None
     bank: DescriptionBank | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    multitask_plain: Weights | None = None
 
     def save(self, run: str | Path) -> None:
         """Writes `suite.json` and `baselines/` into a run folder."""
@@ -43,8 +47,9 @@ class RunAssets:
         self.suite.save(run)
         if self.zoo is not None:
             self.zoo.save(run / ZOO_FILE, self.suite)
-        if self.multitask is not None:
-            self.multitask.detach().save(run / MULTITASK_FILE)
+        for weights, file in ((self.multitask, MULTITASK_FILE), (self.multitask_plain, PLAIN_FILE)):
+            if weights is not None:
+                weights.detach().save(run / file)
         if self.bank is not None:
             tensors = {"pooled": self.bank.pooled, "tasks": self.bank.tasks}
             save_safetensors(run / BANK_FILE, tensors)
@@ -60,15 +65,17 @@ class RunAssets:
         run = Path(run)
         suite = TaskSuite.load(run)
         zoo = Zoo.load(run / ZOO_FILE, suite) if (run / ZOO_FILE).exists() else None
-        multitask = Weights.load(run / MULTITASK_FILE) if (run / MULTITASK_FILE).exists() else None
+        multitask, plain = (
+            Weights.load(run / file) if (run / file).exists() else None
+            for file in (MULTITASK_FILE, PLAIN_FILE)
+        )
         bank = _bank(run / BANK_FILE, suite) if (run / BANK_FILE).exists() else None
         settings = read_json(run / SETTINGS_FILE) if (run / SETTINGS_FILE).exists() else {}
-        known = {"oracle_steps", "oracle_options", "train_wordings", "chunk"}
-        if not isinstance(settings, dict) or not set(settings) <= known:
+        if not isinstance(settings, dict) or not set(settings) <= KNOWN:
             raise RunError(
-                f"{run / SETTINGS_FILE} is damaged: it may hold {', '.join(sorted(known))}"
+                f"{run / SETTINGS_FILE} is damaged: it may hold {', '.join(sorted(KNOWN))}"
             )
-        return RunAssets(suite, zoo, multitask, bank, settings)
+        return RunAssets(suite, zoo, multitask, bank, settings, plain)
 
 
 def _bank(path: Path, suite: TaskSuite) -> DescriptionBank:

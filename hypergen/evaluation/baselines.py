@@ -6,7 +6,7 @@ runs over chunks of them, never over single tasks.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hypergen._utils.errors import UsageError
+from hypergen._utils.errors import ConditionError, UsageError
 from hypergen._utils.progress import progress
 from hypergen._utils.seeding import generator as seeded
 from hypergen.conditions import Condition
@@ -23,8 +23,7 @@ from hypergen.generators import Generator
 from hypergen.specs import Weights
 from hypergen.targets import Target
 from hypergen.zoo import TaskSuite, train_weights
-
-METHODS = ("base", "mean", "nearest", "shuffled", "multitask", "generated", "oracle")
+from hypergen.zoo.base_call import BaseCall
 
 
 class Scorer:
@@ -35,46 +34,82 @@ class Scorer:
         target: The frozen target.
         samples: Split of the samples.
         chunk: Networks scored at a time.
+        done: Called with the number of pairs scored since the last call.
     """
 
     def __init__(
-        self, suite: TaskSuite, target: Target, samples: str = "test", chunk: int = 512
+        self,
+        suite: TaskSuite,
+        target: Target,
+        samples: str = "test",
+        chunk: int = 512,
+        done: Callable[[int], object] | None = None,
     ) -> None:
         self.suite, self.target, self.samples, self.chunk = suite, target, samples, chunk
+        self.done = done
 
-    @torch.no_grad()
-    def score(self, weights: Weights, row: Tensor, tasks: Tensor) -> Tensor:
+    def score(
+        self, weights: Weights | None, row: Tensor, tasks: Tensor, wordings: Tensor | None = None
+    ) -> Tensor:
+        """The score alone, `[P]`; see `measure`."""
+        return self._each(weights, row, tasks, wordings, False)["score"]
+
+    def measure(
+        self, weights: Weights | None, row: Tensor, tasks: Tensor, wordings: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Scores `weights[row[i]]` on `tasks[i]`; equal pairs are scored once.
 
         Args:
-            weights: Networks.
+            weights: Networks; the unchanged one, whatever the kind of spec, when None.
             row: `[P]`.
             tasks: `[P]` task numbers.
+            wordings: `[P]`, the description that the network is shown (`TaskSuite.wording`);
+                ignored where the suite shows none.
 
         Returns:
-            `[P]`, on the CPU.
+            Metric (`score` and what else the suite measures) → `[P]`, on the CPU.
         """
-        pairs, inverse = torch.stack([row, tasks], 1).unique(dim=0, return_inverse=True)
-        parts = [
-            self.suite.score(self.target, weights[part[:, 0]], part[:, 1], self.samples).cpu()
-            for part in pairs.split(self.chunk)
-        ]
-        return torch.cat(parts)[inverse]
+        return self._each(weights, row, tasks, wordings, True)
+
+    def base(self, tasks: Tensor, wordings: Tensor | None = None) -> Tensor:
+        """Scores the unchanged network on each task, `[P]`."""
+        return self.score(None, torch.zeros_like(tasks), tasks, wordings)
 
     @torch.no_grad()
-    def base(self, tasks: Tensor) -> Tensor:
-        """Scores the unchanged network on each task, `[P]`; works for every kind of spec."""
-        spec, target = self.target.spec, self.target
-        parts = []
-        for part in tasks.split(self.chunk):
-            # Never read: the call below ignores them. One number, seen as many.
-            blank = spec.from_flat(torch.zeros(1, 1).expand(len(part), spec.numel))
-
-            def call(_: Weights, batch: Any) -> Any:
-                return target.base(batch)
-
-            parts.append(self.suite.score(call, blank, part, self.samples).cpu())
-        return torch.cat(parts)
+    def _each(
+        self,
+        weights: Weights | None,
+        row: Tensor,
+        tasks: Tensor,
+        wordings: Tensor | None,
+        everything: bool,
+    ) -> dict[str, Tensor]:
+        suite, spec = self.suite, self.target.spec
+        shows = suite.reads_description and wordings is not None
+        shown = wordings if shows and wordings is not None else torch.zeros_like(tasks)
+        pairs, inverse, counts = torch.stack([row, tasks, shown], 1).unique(
+            dim=0, return_inverse=True, return_counts=True
+        )
+        parts: dict[str, list[Tensor]] = {}
+        for part, count in zip(pairs.split(self.chunk), counts.split(self.chunk), strict=True):
+            call: Any = self.target
+            if weights is None:
+                # Never read. One number, seen as many.
+                own = spec.from_flat(torch.zeros(1, 1).expand(len(part), spec.numel))
+                call = BaseCall(self.target)
+            else:
+                own = weights[part[:, 0]]
+            further = (part[:, 2],) if shows else ()
+            if everything:
+                found = suite.metrics(call, own, part[:, 1], self.samples, *further)
+            else:
+                values = suite.score(call, own, part[:, 1], self.samples, *further)
+                found = {"score": values}
+            for name, value in found.items():
+                parts.setdefault(name, []).append(value.cpu())
+            if self.done is not None:
+                self.done(int(count.sum()))
+        return {name: torch.cat(values)[inverse] for name, values in parts.items()}
 
 
 def derangement(keys: Sequence[Hashable], seed: int = 0) -> Tensor:
@@ -119,6 +154,12 @@ def describe(
     return [text for part in lists for text in part], unit
 
 
+def shown(suite: TaskSuite, tasks: Sequence[int], texts: Sequence[str], unit: Tensor) -> Tensor:
+    """The numbers of descriptions (`TaskSuite.wording`), `[P]`, of what `describe` returned."""
+    numbers = [suite.wording(tasks[u], t) for t, u in zip(texts, unit.tolist(), strict=True)]
+    return torch.tensor(numbers, dtype=torch.long)
+
+
 def encode(generator: Generator, texts: list[str], chunk: int = 4096) -> Condition:
     """Encodes raw conditions under the encoder's own input name, without gradients."""
     name = generator.encoder.input_name
@@ -127,6 +168,29 @@ def encode(generator: Generator, texts: list[str], chunk: int = 4096) -> Conditi
             generator.encode(**{name: texts[i : i + chunk]}) for i in range(0, len(texts), chunk)
         ]
     return Condition.cat(parts) if len(parts) > 1 else parts[0]
+
+
+def readable(generator: Generator, texts: list[str]) -> list[str]:
+    """The texts, cut at a word where the encoder does not take the whole of one.
+
+    Raises:
+        ConditionError: An encoder does not take a text for another reason than its length.
+    """
+    return [_readable(generator, text) for text in texts]
+
+
+def _readable(generator: Generator, text: str) -> str:
+    words = text.split()
+    while True:
+        try:
+            encode(generator, [text])
+        except ConditionError:
+            if len(words) < 2:
+                raise
+            words = words[: int(0.9 * len(words))]
+            text = " ".join(words)
+        else:
+            return text
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,23 +251,26 @@ def oracles(
         tasks: `[n]` task numbers.
         known: Weights that are there already.
         steps: Optimiser steps; 0 trains nothing.
-        chunk: Networks trained at a time.
+        chunk: Most networks trained at a time.
         **options: Further arguments of `hypergen.zoo.train_weights`.
 
     Returns:
-        At least one network for each task, or None if some would have to be trained in 0 steps.
+        Networks; of each task that has samples to train on at least one, or None if one of them
+        would have to be trained in 0 steps.
     """
     wanted = tasks.unique()
     if known is not None:
         found = known.rows(wanted)
         have, wanted = found[found >= 0], wanted[found < 0]
     parts = [] if known is None or not len(have) else [(known.weights[have], known.tasks[have])]
+    split = options.get("split", "train")
+    wanted = wanted[[suite.has_samples(task, split) for task in wanted.tolist()]]
     if len(wanted) and steps < 1:
         return None
-    for part in progress(wanted.split(chunk), desc="training oracles", unit="chunk"):
-        if len(part):
-            weights = train_weights(target, target.spec, suite, part, steps=steps, **options)
-            parts.append((weights, part))
+    wanted, sizes = suite.stack_sizes(wanted, options.get("samples", 32), chunk)
+    for part in progress(wanted.split(sizes), desc="training oracles", unit="stack"):
+        weights = train_weights(target, target.spec, suite, part, steps=steps, **options)
+        parts.append((weights, part))
     if not parts:
         return None
     return Zoo(Weights.cat([w for w, _ in parts]), torch.cat([t for _, t in parts]))

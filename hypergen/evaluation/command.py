@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
 from hypergen._utils.errors import RunError, RunNotFoundError, UsageError
 from hypergen.evaluation.assets import RunAssets
-from hypergen.evaluation.evaluate import Split, default_splits, evaluate
+from hypergen.evaluation.evaluate import default_splits, evaluate
+from hypergen.evaluation.methods import Split
 from hypergen.evaluation.report import write_report
 from hypergen.generators import load
 from hypergen.targets import make_target
@@ -20,10 +22,12 @@ def evaluate_command(args: argparse.Namespace) -> dict[str, Any]:
 
     Args:
         args: `run`, `tasks` (folder of task files, or None for the run's own held-out splits),
-            `split` (of the samples), `report` (folder or None), `json`.
+            `split` (of the samples), `report` (folder or None), `json`; and, if they are there,
+            `samples` and `descriptions` (most of a task), `shots`, `oracle_steps`, `no_oracle`.
 
     Returns:
-        The object of `Evaluation.to_dict`.
+        The object of `Evaluation.to_dict`, and under `skipped` a sentence for each task of the
+        folder that was left out.
 
     Raises:
         RunError: The run folder is missing or damaged, or is not of a suite of tasks.
@@ -34,12 +38,19 @@ def evaluate_command(args: argparse.Namespace) -> dict[str, Any]:
         raise RunNotFoundError(f"{run} does not exist")
     generator = load(run)
     assets = RunAssets.load(run)
-    suite, splits = assets.suite, None
+    suite, limit = assets.suite, getattr(args, "descriptions", 3)
+    skipped: list[str] = []
     if getattr(args, "tasks", None) is not None:
         suite = assets.suite.with_tasks(args.tasks)
-        splits = given_splits(suite)
+        splits, skipped = given_splits(suite, samples=args.split, limit=limit)
+        for sentence in skipped:
+            print(f"hypergen: left out: {sentence}", file=sys.stderr)
     else:
-        splits = default_splits(suite)
+        splits = default_splits(suite, limit=limit)
+    if getattr(args, "samples", None) is not None:
+        if not hasattr(suite, "eval_samples"):
+            raise UsageError(f"--samples: {type(suite).__name__} always takes all samples")
+        suite.eval_samples = args.samples
     target = make_target(suite.load_model(run), generator.spec)
     try:
         evaluation = evaluate(
@@ -49,10 +60,11 @@ def evaluate_command(args: argparse.Namespace) -> dict[str, Any]:
             splits,
             zoo=assets.zoo,
             multitask=assets.multitask,
+            multitask_plain=assets.multitask_plain,
             bank=assets.bank,
             samples=args.split,
             seed=getattr(args, "seed", 0),
-            **assets.settings,
+            **{**assets.settings, **_settings(args)},
         )
     except KeyError as error:
         if error.args == (args.split,):
@@ -64,18 +76,38 @@ def evaluate_command(args: argparse.Namespace) -> dict[str, Any]:
         path = write_report(args.report, evaluation, {"run": run.name})
         if args.json is None:
             print(f"report: {path}")
-    return evaluation.to_dict()
+    return {**evaluation.to_dict(), **({"skipped": skipped} if skipped else {})}
 
 
-def given_splits(suite: TaskSuite, train: str = "train") -> dict[str, Split]:
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    """What the command line says in place of what the run was trained with."""
+    names = ("shots", "oracle_steps")
+    given = {k: getattr(args, k) for k in names if getattr(args, k, None) is not None}
+    return given | ({"oracle_steps": 0} if getattr(args, "no_oracle", False) else {})
+
+
+def given_splits(
+    suite: TaskSuite, train: str = "train", samples: str = "test", limit: int | None = None
+) -> tuple[dict[str, Split], list[str]]:
     """Sorts tasks given in files by what is new about them.
 
     - `heldout_tasks`: no training task has the same right answers (`TaskSuite.key`);
     - `heldout_wordings`: a training task has, but none of the descriptions was trained on;
     - `seen_wordings`: a description was trained on.
 
+    Args:
+        suite: Made by `TaskSuite.with_tasks`.
+        train: Task split that the generator was trained on.
+        samples: Split of the samples that are scored.
+        limit: Most descriptions of a task.
+
+    Returns:
+        The splits, and a sentence for each task that was left out: those whose files could not be
+        read (`skipped` of the suite), and those without samples.
+
     Raises:
         RunError: The suite has no task split "given".
+        UsageError: No task is left.
     """
     if "given" not in suite.task_splits or "given" not in suite.descriptions:
         raise RunError(f"{type(suite).__name__}.extend made no task split 'given'")
@@ -84,7 +116,11 @@ def given_splits(suite: TaskSuite, train: str = "train") -> dict[str, Split]:
     wordings = suite.descriptions.get(train)
     sentences = {text for task in trained for text in wordings[task]} if wordings else set()
     splits: dict[str, list[int]] = {}
+    skipped = [" ".join(str(error).split()) for error in getattr(suite, "skipped", ())]
     for task in suite.task_splits["given"]:
+        if not suite.has_samples(task, samples):
+            skipped.append(f"task {suite.names[task]!r} has no samples in the split {samples!r}")
+            continue
         if not sentences.isdisjoint(suite.descriptions["given"][task]):
             name = "seen_wordings"
         elif suite.key(task) in keys:
@@ -93,4 +129,6 @@ def given_splits(suite: TaskSuite, train: str = "train") -> dict[str, Split]:
             name = "heldout_tasks"
         splits.setdefault(name, []).append(task)
     order = ("heldout_tasks", "heldout_wordings", "seen_wordings")
-    return {name: Split(splits[name], "given") for name in order if name in splits}
+    if not splits:
+        raise UsageError(skipped[0] if skipped else "there is no task to evaluate on")
+    return {n: Split(splits[n], "given", limit) for n in order if n in splits}, skipped

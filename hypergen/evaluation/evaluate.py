@@ -3,49 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from hypergen._utils.errors import UsageError, did_you_mean
-from hypergen._utils.progress import progress
 from hypergen._utils.seeding import generator as seeded
-from hypergen.evaluation.baselines import (
-    METHODS,
-    DescriptionBank,
-    Scorer,
-    derangement,
-    describe,
-    encode,
-    oracles,
-)
-from hypergen.evaluation.bootstrap import Bootstrap, Scores
+from hypergen.evaluation.baselines import DescriptionBank, Scorer, oracles
 from hypergen.evaluation.calibration import calibrate
-from hypergen.evaluation.compare import WeightComparison, compare_weights
-from hypergen.evaluation.result import Evaluation, SplitResult, summarise
+from hypergen.evaluation.methods import Split, SplitRun
+from hypergen.evaluation.result import Evaluation
 from hypergen.evaluation.zoo import Zoo
 from hypergen.generators import Generator
 from hypergen.specs import Weights
 from hypergen.targets import Target
 from hypergen.zoo import TaskSuite
-
-
-@dataclass(frozen=True)
-class Split:
-    """What one row of the table is measured on.
-
-    Attributes:
-        tasks: Task numbers.
-        wordings: Split of the wordings; tasks without a description there are left out.
-        limit: Most descriptions of a task; all when None.
-    """
-
-    tasks: Sequence[int]
-    wordings: str
-    limit: int | None = None
 
 
 def default_splits(
@@ -93,6 +66,7 @@ def evaluate(
     *,
     zoo: Zoo | None = None,
     multitask: Weights | None = None,
+    multitask_plain: Weights | None = None,
     bank: DescriptionBank | None = None,
     oracle: Zoo | None = None,
     oracle_steps: int = 300,
@@ -103,6 +77,7 @@ def evaluate(
     resamples: int = 2000,
     chunk: int = 512,
     most_compared: int = 256,
+    shots: int = 3,
 ) -> Evaluation:
     """Scores the generated weights and all baselines on every split.
 
@@ -114,6 +89,12 @@ def evaluate(
     - `generated`: a task's score is the mean over its descriptions.
     - `oracle`: weights trained on the task itself.
 
+    Where the network is shown a description too (`TaskSuite.reads_description`), it is shown the
+    very one that the generator reads, by every method, so that differences are paired; to
+    `shuffled` its own task's. Then there are also `base_plain`, `multitask_plain` and
+    `generated_plain`, to which no description is shown, and `incontext`: the unchanged target, with
+    the description and demonstrations of the task.
+
     Args:
         generator: Conditions on the suite's descriptions.
         target: The frozen target.
@@ -121,6 +102,7 @@ def evaluate(
         splits: Name → split; `default_splits(suite)` when None.
         zoo: Weights of the training tasks; without them no `mean` and no `nearest`.
         multitask: Weights of batch size 1; without them no `multitask`.
+        multitask_plain: Weights of batch size 1, trained without descriptions being shown.
         bank: The descriptions that `nearest` searches; those of the zoo's tasks in
             `train_wordings` are encoded when not given.
         oracle: Oracle weights that are there already; those of the zoo are used in any case.
@@ -134,6 +116,7 @@ def evaluate(
         resamples: Resamples of the bootstrap.
         chunk: Networks generated or scored at a time.
         most_compared: Most tasks of a split whose weights are compared with the oracle's.
+        shots: Most demonstrations of `incontext`; 0 leaves it out.
 
     Raises:
         UsageError: An unknown wording, or a split without tasks or descriptions.
@@ -155,12 +138,25 @@ def evaluate(
     )
     if zoo is not None and bank is None:
         bank = DescriptionBank.encode(generator, suite, zoo.tasks.unique().tolist(), train_wordings)
-    run = _Run(
-        generator, suite, scorer, zoo, multitask, trained, bank, seed, resamples, most_compared
+    variants = {
+        name: Scorer(variant, target, samples, chunk)
+        for name, variant in suite.prompt_variants(shots).items()
+    }
+    run = SplitRun(
+        generator,
+        suite,
+        scorer,
+        variants,
+        zoo,
+        multitask,
+        multitask_plain,
+        trained,
+        bank,
+        seed,
+        resamples,
+        most_compared,
     )
-    results = {}
-    for name, split in progress(splits.items(), desc="evaluating", unit="split"):
-        results[name] = run.split(name, split)
+    results = {name: run.split(name, split) for name, split in splits.items()}
     # Calibration is judged on tasks that the generator was not trained on, if there are any.
     fresh = [r for r in results.values() if r.expected is not None and not run.trained_on(r)]
     judged = fresh or [r for r in results.values() if r.expected is not None]
@@ -169,7 +165,7 @@ def evaluate(
         calibration = calibrate(
             torch.cat([r.expected for r in judged if r.expected is not None]),
             torch.cat([r.gain for r in judged]),
-            torch.cat([r.scores["base"].values[r.scores["generated"].unit] for r in judged]),
+            torch.cat([r.base for r in judged]),
         )
     settings = {
         "seed": seed,
@@ -177,6 +173,8 @@ def evaluate(
         "resamples": resamples,
         "oracle_steps": oracle_steps,
         "oracle_options": dict(oracle_options or {}),
+        "shots": shots if "incontext" in variants else 0,
+        "descriptions_cut_for_the_encoder": run.cut,
         "generator": type(generator).__name__,
         "generator_config": generator.config,
         "encoder": type(generator.encoder).__name__,
@@ -204,89 +202,3 @@ def _join(zoo: Zoo | None, oracle: Zoo | None) -> Zoo | None:
     if zoo is None or oracle is None:
         return zoo or oracle
     return Zoo(Weights.cat([oracle.weights, zoo.weights]), torch.cat([oracle.tasks, zoo.tasks]))
-
-
-@dataclass(frozen=True)
-class _Run:
-    """What the splits of one evaluation share."""
-
-    generator: Generator
-    suite: TaskSuite
-    scorer: Scorer
-    zoo: Zoo | None
-    multitask: Weights | None
-    oracle: Zoo | None
-    bank: DescriptionBank | None
-    seed: int
-    resamples: int
-    most_compared: int
-
-    def trained_on(self, result: SplitResult) -> bool:
-        """Whether the zoo has tasks of this split."""
-        return self.zoo is not None and bool(torch.isin(result.tasks, self.zoo.tasks).any())
-
-    def split(self, name: str, split: Split) -> SplitResult:
-        """Scores one split."""
-        suite, scorer = self.suite, self.scorer
-        numbers = [int(t) for t in split.tasks if suite.descriptions[split.wordings][int(t)]]
-        tasks = torch.tensor(numbers)
-        count = len(tasks)
-        texts, unit = describe(suite, numbers, split.wordings, split.limit)
-        condition = encode(self.generator, texts)
-        zero = torch.zeros(count, dtype=torch.long)
-        scores = {"base": Scores.of(scorer.base(tasks))}
-        if self.zoo is not None and self.bank is not None:
-            scores["mean"] = Scores.of(scorer.score(self.zoo.mean(), zero, tasks))
-            found = self.zoo.rows(self.bank.nearest(condition.pooled))
-            values = scorer.score(self.zoo.weights, found, tasks[unit])
-            scores["nearest"] = Scores(values, unit, count)
-        if self.multitask is not None:
-            scores["multitask"] = Scores.of(scorer.score(self.multitask, zero, tasks))
-        if self.oracle is not None:
-            rows = self.oracle.rows(tasks)
-            scores["oracle"] = Scores.of(scorer.score(self.oracle.weights, rows, tasks))
-
-        partner = derangement([suite.key(task) for task in numbers], self.seed)
-        own, other, expected = [], [], []
-        first: list[Weights] = []
-        leading = unit.diff(prepend=torch.tensor([-1])) > 0  # a task's first description
-        compared = leading & (unit < self.most_compared)
-        for part in torch.arange(len(texts)).split(scorer.chunk):
-            weights = self.generator.generate(condition=condition[part], seed=self.seed)
-            here = torch.arange(len(part))
-            own.append(scorer.score(weights, here, tasks[unit[part]]))
-            real = partner[unit[part]] >= 0
-            if bool(real.any()):
-                other.append(scorer.score(weights, here[real], tasks[partner[unit[part][real]]]))
-            if weights.expected_gain is not None:
-                expected.append(weights.expected_gain.cpu())
-            if bool(compared[part].any()):
-                first.append(weights[compared[part]])
-        scores["generated"] = Scores(torch.cat(own), unit, count)
-        if other:
-            real = partner[unit] >= 0
-            scores["shuffled"] = Scores(torch.cat(other), partner[unit][real], count)
-        scores = {method: scores[method] for method in METHODS if method in scores}
-        summary = summarise(scores, Bootstrap(count, self.resamples, self.seed))
-        names = [suite.names[task] for task in numbers]
-        return SplitResult(
-            name=name,
-            tasks=tasks,
-            names=names,
-            wordings=split.wordings,
-            scores=scores,
-            expected=torch.cat(expected) if expected else None,
-            weights=self._compare(first, tasks, partner),
-            **summary,
-        )
-
-    def _compare(
-        self, first: list[Weights], tasks: Tensor, partner: Tensor
-    ) -> WeightComparison | None:
-        if self.oracle is None or not first:
-            return None
-        generated = Weights.cat(first)
-        count = len(generated)
-        near = torch.where(partner[:count] < count, partner[:count], -1)
-        rows = self.oracle.rows(tasks[:count])
-        return compare_weights(generated, self.oracle.weights[rows], near, self.seed)

@@ -11,7 +11,7 @@ from torch import Tensor
 from hypergen._utils.errors import UsageError
 from hypergen._utils.seeding import generator as seeded
 from hypergen.conditions import Condition
-from hypergen.evaluation.baselines import Scorer, describe, encode
+from hypergen.evaluation.baselines import Scorer, describe, encode, shown
 from hypergen.generators import GainHead, Generator
 from hypergen.targets import Target
 from hypergen.zoo import TaskSuite
@@ -80,22 +80,24 @@ def measure_gain(
         UsageError: The tasks have no description in these wordings.
     """
     texts: list[str] = []
-    units = []
+    units, words = [], []
     for split in [wordings] if isinstance(wordings, str) else wordings:
         some, unit = describe(suite, tasks, split, limit)
         texts += some
         units.append(unit)
+        words.append(shown(suite, tasks, some, unit))
     if not texts:
         raise UsageError(f"the {len(tasks)} tasks have no description in the wordings {wordings!r}")
-    unit = torch.cat(units)
+    unit, asked = torch.cat(units), torch.cat(words)
     numbers = torch.as_tensor(tasks, dtype=torch.long)
     condition = encode(generator, texts)
     scorer = Scorer(suite, target, samples, chunk)
     scores = []
     for part in torch.arange(len(texts)).split(chunk):
         weights = generator.generate(condition=condition[part], seed=seed)
-        scores.append(scorer.score(weights, torch.arange(len(part)), numbers[unit[part]]))
-    base = scorer.base(numbers)[unit]
+        here = torch.arange(len(part))
+        scores.append(scorer.score(weights, here, numbers[unit[part]], asked[part]))
+    base = scorer.base(numbers[unit], asked)
     return MeasuredGain(condition, numbers[unit], torch.cat(scores) - base, base)
 
 

@@ -13,15 +13,22 @@ from hypergen.evaluation.bootstrap import Bootstrap, Interval, Scores, gap_close
 from hypergen.evaluation.calibration import Calibration
 from hypergen.evaluation.compare import WeightComparison
 
+# In the order of tables.
 LABELS = {
     "base": "unchanged base",
+    "base_plain": "unchanged base, no description shown",
+    "incontext": "unchanged base with demonstrations",
     "mean": "zoo mean",
     "nearest": "nearest description",
     "shuffled": "shuffled description",
     "multitask": "multi-task adapter",
+    "multitask_plain": "multi-task adapter, no description shown",
     "generated": "generated",
+    "generated_plain": "generated, no description shown",
     "oracle": "trained on the task",
 }
+# What the notes do not compare with: the ceiling, and the generated weights themselves.
+_NO_BASELINE = ("oracle", "generated_plain")
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,7 @@ class SplitResult:
         ci: Method, `gap_closed` or `gap_closed_shuffled` → 95% interval.
         gaps: `gap_closed`, `gap_closed_shuffled`, where the oracle applies and wins anything.
         versus: Method → generated minus that method: difference and paired interval.
+        metrics: Method → what the suite measures beside the score → its mean over tasks.
         expected: `[P]` expected gains of the descriptions, if the generator states them.
         weights: Generated against oracle weights.
     """
@@ -51,14 +59,27 @@ class SplitResult:
     ci: dict[str, Interval]
     gaps: dict[str, float]
     versus: dict[str, tuple[float, Interval]]
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     expected: Tensor | None = None
     weights: WeightComparison | None = None
 
     @property
+    def base(self) -> Tensor:
+        """`[P]`, the base's score where each description's weights were scored."""
+        base, generated = self.scores["base"], self.scores["generated"]
+        if len(base.values) == len(base.per_task):  # one for each task
+            return base.values[generated.unit]
+        return base.values
+
+    @property
     def gain(self) -> Tensor:
         """`[P]`, measured gain of each description's weights over the base."""
-        generated = self.scores["generated"]
-        return generated.values - self.scores["base"].values[generated.unit]
+        return self.scores["generated"].values - self.base
+
+    @property
+    def gain_per_task(self) -> Tensor:
+        """`[n]`, measured gain of each task over the base."""
+        return self.scores["generated"].per_task - self.scores["base"].per_task
 
     def to_dict(self) -> dict[str, Any]:
         """The keys that `hypergen evaluate --json` prints for a split."""
@@ -67,6 +88,7 @@ class SplitResult:
             **self.means,
             **self.gaps,
             "ci95": {name: list(interval) for name, interval in self.ci.items()},
+            **({"metrics": self.metrics} if self.metrics else {}),
         }
 
     def details(self) -> dict[str, Any]:
@@ -139,7 +161,7 @@ class Evaluation:
         lines = []
         for split in self.splits.values():
             for method, (difference, (low, high)) in split.versus.items():
-                if method != "oracle" and not low > 0:
+                if method not in _NO_BASELINE and not low > 0:
                     verb = "is below" if high < 0 else "does not clearly beat"
                     lines.append(
                         f"{split.name}: generated {verb} the {LABELS[method]} "
@@ -149,33 +171,11 @@ class Evaluation:
         return lines
 
     def to_table(self) -> str:
-        """A table for a terminal: a row for each split, scores in percent, then the notes."""
-        methods = [m for m in LABELS if any(m in s.means for s in self.splits.values())]
-        header = ["split", "tasks", *methods, "generated 95% CI", "gap closed 95% CI"]
-        rows = [header]
-        for split in self.splits.values():
-            cells = [split.name, str(len(split.tasks))]
-            cells += [f"{100 * split.means[m]:.1f}" if m in split.means else "-" for m in methods]
-            low, high = split.ci["generated"]
-            cells.append(f"{100 * low:.1f} to {100 * high:.1f}")
-            if "gap_closed" in split.gaps:
-                low, high = split.ci["gap_closed"]
-                gap = split.gaps["gap_closed"]
-                cells.append(f"{100 * gap:.1f} ({100 * low:.1f} to {100 * high:.1f})")
-            else:
-                cells.append("-")
-            rows.append(cells)
-        widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if i == 0 else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in rows
-        ]
-        lines.insert(1, "-" * max(map(len, lines)))
+        """For a terminal, see `hypergen.evaluation.table`; then the notes."""
+        from hypergen.evaluation.table import table
+
         notes = self.notes()
-        return "\n".join([*lines, *([""] if notes else []), *notes])
+        return "\n".join([*table(self.splits), *([""] if notes else []), *notes])
 
 
 def summarise(scores: dict[str, Scores], bootstrap: Bootstrap) -> dict[str, Any]:
@@ -185,12 +185,17 @@ def summarise(scores: dict[str, Scores], bootstrap: Bootstrap) -> dict[str, Any]
     ci = {method: bootstrap.interval(draw) for method, draw in draws.items()}
     gaps: dict[str, float] = {}
     if "oracle" in scores:
+        # Over the tasks that have an oracle.
+        has = torch.isfinite(scores["oracle"].per_task)
+        over = scores if bool(has.all()) else {m: _only(s, has) for m, s in scores.items()}
+        drawn = draws if over is scores else {m: bootstrap.means(s) for m, s in over.items()}
         for method, name in (("generated", "gap_closed"), ("shuffled", "gap_closed_shuffled")):
             if method in scores:
-                gap = float(gap_closed(means[method], means["base"], means["oracle"]))
+                mean = {m: over[m].mean for m in (method, "base", "oracle")}
+                gap = float(gap_closed(mean[method], mean["base"], mean["oracle"]))
                 if math.isfinite(gap):
                     gaps[name] = gap
-                    closed = gap_closed(draws[method], draws["base"], draws["oracle"])
+                    closed = gap_closed(drawn[method], drawn["base"], drawn["oracle"])
                     ci[name] = bootstrap.interval(closed)
     versus = {}
     for method, value in scores.items():
@@ -204,3 +209,9 @@ def summarise(scores: dict[str, Scores], bootstrap: Bootstrap) -> dict[str, Any]
                 interval = bootstrap.interval(draws["generated"] - draws[method])
             versus[method] = (difference, interval)
     return {"means": means, "ci": ci, "gaps": gaps, "versus": versus}
+
+
+def _only(scores: Scores, kept: Tensor) -> Scores:
+    """The scores of some of the tasks; the others have none."""
+    inside = kept[scores.unit]
+    return Scores(scores.values[inside], scores.unit[inside], scores.units)

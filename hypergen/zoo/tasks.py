@@ -76,6 +76,7 @@ class TaskSuite(ABC):
         weights: Weights,
         tasks: Tensor,
         split: str = "test",
+        wordings: Tensor | None = None,
     ) -> Tensor:
         """Score of each network on its own task, over all samples of a split.
 
@@ -84,12 +85,64 @@ class TaskSuite(ABC):
             weights: `B` networks.
             tasks: `[B]` task numbers.
             split: Split of the samples.
+            wordings: `[B]`, numbers (`wording`) of the descriptions that the network is shown;
+                given only to suites that show one (`reads_description`).
 
         Returns:
             `[B]`, between 0 and 1, higher is better.
         """
 
     # -- hooks with a default ------------------------------------------------------------------
+
+    @property
+    def reads_description(self) -> bool:
+        """Whether the network itself is shown a description, and so scores depend on it."""
+        return False
+
+    def wording(self, task: int, text: str) -> int:
+        """The number of one of a task's descriptions, as `score` takes it (default: always 0)."""
+        return 0
+
+    def metrics(
+        self,
+        target: Callable[[Weights, Any], Any],
+        weights: Weights,
+        tasks: Tensor,
+        split: str = "test",
+        wordings: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """`score`, and what else is measured along with it: name → `[B]`.
+
+        NaN where a metric does not apply to a task. Arguments are those of `score`.
+        """
+        if wordings is None:
+            return {"score": self.score(target, weights, tasks, split)}
+        return {"score": self.score(target, weights, tasks, split, wordings)}
+
+    def prompt_variants(self, shots: int = 3) -> dict[str, TaskSuite]:
+        """The same tasks asked in other words: name → suite (default: none).
+
+        Known names are `plain` (the network is shown no description) and `incontext` (it is shown
+        demonstrations too, up to `shots`).
+        """
+        return {}
+
+    def has_samples(self, task: int, split: str) -> bool:
+        """Whether a task has samples in a split (default: yes)."""
+        return True
+
+    def stack_sizes(self, tasks: Tensor, samples: int, most: int) -> tuple[Tensor, list[int]]:
+        """In which order and how many at a time networks of some tasks train as one stack.
+
+        Args:
+            tasks: `[n]` task numbers.
+            samples: Samples of each task in a step.
+            most: Most networks of a stack.
+
+        Returns:
+            The tasks in order, and the sizes of the stacks (default: as they are, `most` each).
+        """
+        return tasks, [len(part) for part in tasks.split(most)]
 
     def key(self, task: int) -> Hashable:
         """What makes two tasks one: equal keys, equal right answers (default: the name)."""

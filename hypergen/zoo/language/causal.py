@@ -12,14 +12,17 @@ from torch.nn import functional as F
 
 from hypergen._utils.errors import UsageError
 from hypergen.specs import Weights
+from hypergen.zoo.base_call import BaseCall
 from hypergen.zoo.language.answers import answer_only
-from hypergen.zoo.language.decoding import exact_match
 from hypergen.zoo.language.models import LanguageModel
+from hypergen.zoo.language.packing import packed_batch, packed_losses
 from hypergen.zoo.language.prompts import Prompt
-from hypergen.zoo.language.ranking import label_ranking
+from hypergen.zoo.language.room import make_room, stacks
+from hypergen.zoo.language.scoring import is_closed, measure
 from hypergen.zoo.language.suite import TargetLike, TextSuite
 from hypergen.zoo.language.tasks import TextTask
 from hypergen.zoo.language.tokens import IGNORED, Ragged, content_hash, encode, join
+from hypergen.zoo.tasks import TaskSuite
 
 Scoring = Literal["auto", "exact", "rank"]
 
@@ -38,6 +41,11 @@ class CausalSuite(TextSuite):
         scoring: `"exact"`, `"rank"`, or `"auto"`: rank where the task's file gives labels.
         normalize_length: Rank labels by their mean instead of their summed log-likelihood.
         max_new_tokens: Most tokens of a greedy answer.
+        pack: Whether training batches hold a network's samples behind one another in one sequence,
+            so that a description is read once for all of them; see `hypergen.zoo.language.packing`.
+            The model must take a 4-D attention mask.
+        prompt_dropout: Share of the networks of a training batch whose prompt lacks the
+            description, so that what is generated has to say what to do.
         **options: Those of `TextSuite`.
     """
 
@@ -52,19 +60,26 @@ class CausalSuite(TextSuite):
         scoring: Scoring = "auto",
         normalize_length: bool = False,
         max_new_tokens: int = 16,
+        pack: bool = False,
+        prompt_dropout: float = 0.0,
         **options: Any,
     ) -> None:
         super().__init__(model, tasks, **options)
         if scoring not in ("auto", "exact", "rank"):
             raise UsageError(f"scoring is {scoring!r}: use 'auto', 'exact' or 'rank'")
+        if not 0 <= prompt_dropout <= 1:
+            raise UsageError(f"prompt_dropout is {prompt_dropout}: it is a share, from 0 to 1")
         self.prompt = prompt if isinstance(prompt, Prompt) else Prompt(**(prompt or {}))
         self.scoring, self.normalize_length = scoring, normalize_length
         self.max_new_tokens = max_new_tokens
+        self.pack, self.prompt_dropout = pack, prompt_dropout
         self._config |= {
             "prompt": self.prompt.to_dict(),
             "scoring": scoring,
             "normalize_length": normalize_length,
             "max_new_tokens": max_new_tokens,
+            "pack": pack,
+            "prompt_dropout": prompt_dropout,
         }
         tokenizer = self.language_model.tokenizer
         self.end: int | None = tokenizer.eos_token_id
@@ -72,7 +87,8 @@ class CausalSuite(TextSuite):
         self.pad = int(next(t for t in (pad, self.end, 0) if t is not None))
         self._heads: tuple[Ragged, Tensor] | None = None
         self._tables: dict[str, tuple[Ragged, Ragged, Tensor]] = {}
-        self._tail = Ragged.of(encode(tokenizer, [self.prompt.tail(tokenizer)]))
+        self._lines: tuple[Tensor, Tensor] | None = None
+        self.tail = Ragged.of(encode(tokenizer, [self.prompt.tail(tokenizer)]))
 
     def _network(self, model: nn.Module) -> nn.Module:
         return answer_only(model)
@@ -80,7 +96,10 @@ class CausalSuite(TextSuite):
     # -- tokens --------------------------------------------------------------------------------
 
     def heads(self) -> tuple[Ragged, Tensor]:
-        """Tokens before the input: a row for each description, and each task's first row `[T]`."""
+        """Tokens before the input: a row for each description, and each task's first row `[T]`.
+
+        The last row is that of a prompt without a description, the wording -1 of every task.
+        """
         if self._heads is None:
             tokenizer, prompt = self.language_model.tokenizer, self.prompt
             start = _start_tokens(tokenizer) if prompt.template == "plain" else []
@@ -92,10 +111,16 @@ class CausalSuite(TextSuite):
                 for t, ds in zip(self.tasks, per_task, strict=True)
                 for d in ds
             ]
+            # Behind an empty description, the input begins as it does behind any other.
+            texts.append(prompt.frame(tokenizer)[0])
             rows = [[*start, *row] for row in encode(tokenizer, texts)]
             counts = torch.tensor([len(ds) for ds in per_task])
             self._heads = Ragged.of(rows), counts.cumsum(0) - counts
         return self._heads
+
+    def heads_of(self, task: int) -> int:
+        """How many rows of `heads` a task has."""
+        return len(self.tasks[task].descriptions) if self.prompt.description else 1
 
     def table(self, split: str) -> tuple[Ragged, Ragged, Tensor]:
         """Inputs and first answers of all instances of a split, and each task's first row `[T]`."""
@@ -128,7 +153,7 @@ class CausalSuite(TextSuite):
         for row, table, at in zip(longest, (heads, answers), (first, start), strict=True):
             owner = torch.searchsorted(at, torch.arange(len(table)), right=True) - 1
             row.scatter_reduce_(0, owner, table.lengths, "amax")
-        needed = longest.sum(0) + self._tail.lengths[0] + 1
+        needed = longest.sum(0) + self.tail.lengths[0] + 1
         if bool((needed > self.max_length).any()):
             task = int(needed.argmax())
             raise UsageError(
@@ -136,6 +161,24 @@ class CausalSuite(TextSuite):
                 f"description, examples and answer alone: raise max_length={self.max_length}, or "
                 "lower examples"
             )
+
+    def mean_lengths(self, samples: int = 1, split: str = "train") -> Tensor:
+        """Mean tokens of `samples` training samples of each task, `[T]`, as they are put together.
+
+        A packed description counts once, otherwise once for each sample.
+        """
+        heads, first = self.heads()
+        bodies, answers, start = self.table(split)
+
+        def mean(table: Ragged, at: Tensor, rows: int) -> Tensor:
+            stops = torch.cat([at[1:], torch.tensor([rows])])
+            total = torch.cat([torch.zeros(1), table.lengths.cumsum(0)])
+            return (total[stops] - total[at]) / (stops - at).clamp(min=1)
+
+        own = mean(bodies, start, len(bodies)) + mean(answers, start, len(answers))
+        own += self.tail.lengths[0]
+        head = mean(heads, first, len(heads) - 1)  # the last one is nobody's
+        return own * samples + head * (1 if self.pack else samples)
 
     def ended(self, table: Ragged) -> Ragged:
         """Appends the token that ends an answer to every row."""
@@ -165,7 +208,7 @@ class CausalSuite(TextSuite):
             split: Split of the instances.
             answers: Table and rows `[B · S]` of what follows; nothing when not given.
             wordings: `[B]` or `[B, S]`, number of the description in the prompt; the first when
-                not given.
+                not given, none (and no examples) where it is -1.
 
         Returns:
             Tokens `[N, L]`, length of the prompt `[N]` and of the whole `[N]`.
@@ -174,29 +217,51 @@ class CausalSuite(TextSuite):
             UsageError: A description leaves no room for the input.
         """
         bodies, _, first = self.table(split)
-        heads, first_head = self.heads()
+        heads, _ = self.heads()
         number = (first[tasks][:, None] + rows).flatten()
-        head = first_head[tasks][:, None]
-        if wordings is not None and self.prompt.description:
-            head = head + (wordings[:, None] if wordings.dim() == 1 else wordings)
-        head = head.expand_as(rows).flatten()
-        parts = [(heads, head), (bodies, number), (self._tail, torch.zeros_like(number))]
+        head = self.head_rows(tasks, wordings).expand_as(rows).flatten()
+        parts = [(heads, head), (bodies, number), (self.tail, torch.zeros_like(number))]
         if answers is not None:
             parts.append(answers)
         others = (parts[0], *parts[2:])
         fixed = torch.stack([table.lengths[r] for table, r in others]).sum(0)
+        cut = self.cut(bodies.lengths[number], fixed, tasks.repeat_interleave(rows.shape[1]))
+        ids, bounds = join(parts, self.pad, {1: cut})
+        return ids, bounds[3], bounds[-1]
+
+    def head_rows(self, tasks: Tensor, wordings: Tensor | None) -> Tensor:
+        """Rows of `heads` for `[B]` tasks and wordings `[B]` or `[B, S]`: `[B, 1]` or `[B, S]`."""
+        heads, first = self.heads()
+        head = first[tasks][:, None]
+        if wordings is None or not self.prompt.description:
+            return head
+        wordings = wordings[:, None] if wordings.dim() == 1 else wordings
+        return torch.where(wordings < 0, len(heads) - 1, head + wordings)
+
+    def cut(self, body: Tensor, fixed: Tensor, tasks: Tensor) -> Tensor:
+        """How many tokens of each input `[N]` do not fit beside the `fixed` ones.
+
+        Raises:
+            UsageError: Nothing of an input fits; names the task.
+        """
         room = self.max_length - fixed
         if bool((room < 1).any()):
-            task = int(tasks[int((room < 1).nonzero()[0]) // rows.shape[1]])
+            task = int(tasks[(room < 1).nonzero()[0]])
             raise UsageError(
                 f"task {self.names[task]!r}: description, examples and answer leave no room for "
                 f"the input within max_length={self.max_length}: raise it, or lower examples"
             )
-        cut = (bodies.lengths[number] - room).clamp(min=0)
-        ids, bounds = join(parts, self.pad, cut, cut_part=1)
-        return ids, bounds[3], bounds[-1]
+        return (body - room).clamp(min=0)
 
     # -- TextSuite -----------------------------------------------------------------------------
+
+    def train_batch(
+        self, tasks: Tensor, rows: Tensor, split: str = "train", wordings: Tensor | None = None
+    ) -> dict[str, Any]:
+        """As `batch`; packed if the suite packs."""
+        if self.pack:
+            return packed_batch(self, tasks, rows, split, wordings)
+        return self.batch(tasks, rows, split, wordings)
 
     def batch(
         self, tasks: Tensor, rows: Tensor, split: str = "train", wordings: Tensor | None = None
@@ -225,7 +290,10 @@ class CausalSuite(TextSuite):
     def sample(
         self, tasks: Tensor, samples: int, generator: torch.Generator, split: str = "train"
     ) -> dict[str, Any]:
-        """Draws instances and, if the prompt holds one, training descriptions."""
+        """Draws instances and, if the prompt holds one, training descriptions.
+
+        With `pack`, one description for all samples of a network.
+        """
         self.check_split(tasks, split)
         shape = (len(tasks), samples)
         draw = torch.rand(shape, generator=generator) * self.counts(split)[tasks][:, None]
@@ -233,8 +301,13 @@ class CausalSuite(TextSuite):
         if self.prompt.description:
             known = torch.tensor([len(texts) for texts in self.descriptions["train"]])
             known = known.clamp(min=1)[tasks][:, None]
+            shape = (len(tasks), 1) if self.pack else shape
             wordings = (torch.rand(shape, generator=generator) * known).long()
-        return self.batch(tasks, draw.long(), split, wordings)
+            if self.prompt_dropout:
+                dropped = torch.rand(len(tasks), 1, generator=generator) < self.prompt_dropout
+                wordings = torch.where(dropped, -1, wordings)
+            wordings = wordings[:, 0] if self.pack else wordings
+        return self.train_batch(tasks, draw.long(), split, wordings)
 
     def sample_losses(self, output: Tensor, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """Cross-entropy summed over answer tokens and their number, `[B, S]` each."""
@@ -245,6 +318,8 @@ class CausalSuite(TextSuite):
             ignore_index=IGNORED,
             reduction="none",
         )
+        if "samples" in batch:  # packed
+            return packed_losses(flat.view_as(labels), batch)
         count = (labels != IGNORED).sum(1)
         return tuple(  # type: ignore[return-value]
             x.view(batch["blocks"], -1) for x in (flat.view_as(labels).sum(1), count)
@@ -263,18 +338,97 @@ class CausalSuite(TextSuite):
             count = count + (tokens.cpu() * valid).sum(1)
         return {"loss": total / count, "accuracy": self.score(target, weights, tasks, split)}
 
-    @torch.no_grad()
+    # -- scores --------------------------------------------------------------------------------
+
+    @property
+    def reads_description(self) -> bool:
+        """Whether the prompt holds a description."""
+        return self.prompt.description
+
     def score(
-        self, target: TargetLike, weights: Weights, tasks: Tensor, split: str = "test"
+        self,
+        target: TargetLike,
+        weights: Weights,
+        tasks: Tensor,
+        split: str = "test",
+        wordings: Tensor | None = None,
     ) -> Tensor:
-        """Accuracy alone, `[B]`: no forward pass for the loss."""
+        """Accuracy alone, `[B]`: no forward pass for the loss; see `TaskSuite.score`."""
         accuracy = torch.zeros(len(tasks))
         ranked = torch.tensor([self._is_ranked(self.tasks[t]) for t in tasks.tolist()])
-        for chosen, method in ((ranked, label_ranking), (~ranked, exact_match)):
+        for chosen, metric in ((ranked, "rank"), (~ranked, "exact")):
             if bool(chosen.any()):
-                index = chosen.nonzero()[:, 0]
-                accuracy[index] = method(self, target, weights[index], tasks[index], split)
+                at = chosen.nonzero()[:, 0]
+                words = None if wordings is None else wordings[at]
+                own = weights if isinstance(target, BaseCall) else weights[at]
+                found = measure(self, target, own, tasks[at], split, words, (metric,))
+                accuracy[at] = found[metric]
         return accuracy
+
+    def metrics(
+        self,
+        target: TargetLike,
+        weights: Weights,
+        tasks: Tensor,
+        split: str = "test",
+        wordings: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """`score`, and all of `hypergen.zoo.language.scoring.METRICS`; see `TaskSuite.metrics`."""
+        ranked = torch.tensor([self._is_ranked(self.tasks[t]) for t in tasks.tolist()])
+        for task in tasks[ranked].tolist():
+            if not is_closed(self, task, split):
+                name = self.names[task]
+                raise UsageError(f"task {name!r} has open outputs: score it by exact match")
+        found = measure(self, target, weights, tasks, split, wordings)
+        return {"score": torch.where(ranked, found["rank"], found["exact"]), **found}
+
+    def prompt_variants(self, shots: int = 3) -> dict[str, TaskSuite]:
+        """`plain` without the description and `incontext` with demonstrations behind it.
+
+        None if the prompt holds no description; see `hypergen.zoo.language.variants`.
+        """
+        from hypergen.zoo.language.variants import InContext, WithoutDescription
+
+        if not self.prompt.description:
+            return {}
+        variants: dict[str, TaskSuite] = {"plain": WithoutDescription.of(self)}
+        if shots > 0:
+            variants["incontext"] = InContext.with_shots(self, shots)
+        return variants
+
+    def stack_sizes(self, tasks: Tensor, samples: int, most: int) -> tuple[Tensor, list[int]]:
+        """Tasks of similar length together, with no more tokens than fit in memory."""
+        return stacks(self.mean_lengths(samples)[tasks], tasks, most)
+
+    def with_tasks(self, folder: str | Path) -> CausalSuite:
+        """See `TextSuite.with_tasks`; room is made for descriptions longer than those known.
+
+        Tasks whose descriptions the model cannot take are left out and named in `skipped`.
+        """
+        suite = super().with_tasks(folder)
+        assert isinstance(suite, CausalSuite)
+        given = suite.task_splits["given"]
+        suite.task_splits["given"] = make_room(suite, given)
+        suite.skipped += tuple(
+            UsageError(f"task {suite.names[task]!r}: the model cannot take its descriptions")
+            for task in given
+            if task not in suite.task_splits["given"]
+        )
+        return suite
+
+    def line_tokens(self) -> tuple[Tensor, Tensor]:
+        """Of each token `[V]`: whether its first line has a text, and whether it ends a line."""
+        if self._lines is None:
+            tokenizer = self.language_model.tokenizer
+            network: Any = self.network
+            known = len(tokenizer)
+            size = max(known, len(network.get_output_embeddings().weight))
+            texts = tokenizer.batch_decode([[i] for i in range(known)]) + [""] * (size - known)
+            self._lines = (
+                torch.tensor([bool(text.partition("\n")[0].strip()) for text in texts]),
+                torch.tensor(["\n" in text for text in texts]),
+            )
+        return self._lines
 
     def _is_ranked(self, task: TextTask) -> bool:
         return self.scoring == "rank" or (self.scoring == "auto" and bool(task.labels))

@@ -8,26 +8,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from hypergen.specs import Weights
-from hypergen.targets import LoRATarget, Target
+from hypergen.specs import Weights, cache_argument
+from hypergen.zoo.base_call import BaseCall as BaseCall
+from hypergen.zoo.language.prefill import Prefilled, keeps_state, prefill
 
 if TYPE_CHECKING:
     from hypergen.zoo.language.causal import CausalSuite
-
-
-class BaseCall:
-    """The unchanged base of a target, called as a target is.
-
-    Args:
-        target: Whose base it is.
-    """
-
-    def __init__(self, target: Target) -> None:
-        self.target = target
-
-    def __call__(self, weights: Weights, batch: Any) -> Any:
-        """Runs the base; the weights do not matter."""
-        return self.target.base(batch)
 
 
 def normalize(text: str) -> str:
@@ -47,34 +33,6 @@ def is_right(answer: str, outputs: tuple[str, ...]) -> bool:
 
 
 @torch.no_grad()
-def exact_match(
-    suite: CausalSuite, target: Any, weights: Weights, tasks: Tensor, split: str = "test"
-) -> Tensor:
-    """Share of greedy answers that are right, `[B]`.
-
-    After a plain prompt the first line alone counts: a base model does not know that the answer
-    ends there, and goes on with another input.
-    """
-    right, count = torch.zeros(len(tasks)), torch.zeros(len(tasks))
-    for rows, valid in suite.evaluation_rows(tasks, split):
-        answers = greedy_answers(suite, target, weights, tasks, rows, split)
-        instances = [
-            suite.tasks[task].instances[split][row]
-            for task, numbers in zip(tasks.tolist(), rows.tolist(), strict=True)
-            for row in numbers
-        ]
-        if suite.prompt.template == "plain":
-            answers = [
-                text if any("\n" in output for output in i.outputs) else first_line(text)
-                for text, i in zip(answers, instances, strict=True)
-            ]
-        hits = [is_right(a, i.outputs) for a, i in zip(answers, instances, strict=True)]
-        right += (torch.tensor(hits).view_as(valid) & valid).sum(1)
-        count += valid.sum(1)
-    return right / count
-
-
-@torch.no_grad()
 def greedy_answers(
     suite: CausalSuite,
     target: Any,
@@ -82,19 +40,38 @@ def greedy_answers(
     tasks: Tensor,
     rows: Tensor,
     split: str = "test",
+    wordings: Tensor | None = None,
+    state: Prefilled | None = None,
 ) -> list[str]:
     """The answers that the networks write, `B · S` texts in blocks by task.
 
-    Decoding stops as soon as every row has ended, and after a few tokens more than the longest
-    reference. Keys and values are kept between tokens where the target works by hooks; others run
-    the whole sequence again for each token, with equal results.
+    Decoding stops as soon as every row has ended (after a plain prompt, also with its first line),
+    and after a few tokens more than the longest reference. Keys and values are kept between tokens
+    where the target works by hooks; others run the whole sequence again for each token, with equal
+    results.
+
+    Args:
+        suite: Where prompts come from.
+        target: The frozen target.
+        weights: `B` networks.
+        tasks: `[B]` task numbers.
+        rows: `[B, S]` instances.
+        split: Split of the instances.
+        wordings: `[B]`, numbers of the descriptions in the prompts; the first when not given.
+        state: The prompts as `hypergen.zoo.language.prefill` has read them, if it has.
     """
-    ids, start, _ = suite.sequences(tasks, rows, split, None)
     _, answers, first = suite.table(split)
     reference = answers.lengths[(first[tasks][:, None] + rows).flatten()]
     steps = min(suite.max_new_tokens, int(reference.max()) + 2)
-    decode = _cached if isinstance(target, (LoRATarget, BaseCall)) else _repeated
-    written = decode(suite, target, weights, ids, start, steps)
+    ends = LineEnds(suite, tasks, rows, split)
+    if state is None:
+        ids, length, _ = suite.sequences(tasks, rows, split, None, wordings)
+        if keeps_state(target):
+            state = prefill(suite, target, weights, ids, length, len(tasks))
+    if state is None:
+        written = _repeated(suite, target, weights, ids, length, steps, ends)
+    else:
+        written = _continued(suite, target, weights, state.branch(), steps, ends)
     keep = torch.ones_like(written, dtype=torch.bool)
     if suite.end is not None:
         keep = (written == suite.end).cumsum(1) == 0
@@ -102,44 +79,75 @@ def greedy_answers(
     return suite.language_model.tokenizer.batch_decode(texts, skip_special_tokens=True)
 
 
-def _cached(
-    suite: CausalSuite, target: Any, weights: Weights, ids: Tensor, length: Tensor, steps: int
+class LineEnds:
+    """Tells rows whose answer has ended: by the token for it, or with the line that counts.
+
+    Args:
+        suite: Of plain prompts the first line that is not blank counts (`scoring.said`).
+        tasks: `[B]` task numbers.
+        rows: `[B, S]` instances; where an output has several lines, only the token ends it.
+        split: Split of the instances.
+    """
+
+    def __init__(self, suite: CausalSuite, tasks: Tensor, rows: Tensor, split: str) -> None:
+        self.end = suite.end
+        self.ended = torch.zeros(rows.numel(), dtype=torch.bool)
+        self.begun = torch.zeros(rows.numel(), dtype=torch.bool)
+        self.by_line = torch.tensor(
+            [
+                suite.prompt.template == "plain"
+                and not any("\n" in o for o in suite.tasks[task].instances[split][row].outputs)
+                for task, numbers in zip(tasks.tolist(), rows.tolist(), strict=True)
+                for row in numbers
+            ]
+        )
+        self.begins, self.breaks = suite.line_tokens()
+
+    def all_after(self, token: Tensor) -> bool:
+        """Takes the next token `[N]` of every row; whether all rows have ended."""
+        self.begun |= self.begins[token]
+        self.ended |= token == self.end
+        self.ended |= self.by_line & self.begun & self.breaks[token]
+        return bool(self.ended.all())
+
+
+def _continued(
+    suite: CausalSuite, target: Any, weights: Weights, state: Prefilled, steps: int, ends: LineEnds
 ) -> Tensor:
-    """Keys and values of the prompt are computed once."""
-    mask = torch.arange(ids.shape[1]) < length[:, None]
-    kept: dict[str, Any] = {}
-    inputs = {
-        "input_ids": ids,
-        "attention_mask": mask.long(),
-        "answer_positions": (length - 1 - ids.shape[1])[:, None],
-    }
-    written: list[Tensor] = []
-    ended = torch.zeros(len(ids), dtype=torch.bool)
-    for step in range(steps):
-        output = target(weights, {**suite.to_device(inputs), **kept, "use_cache": True})
-        token = output.logits[:, -1].argmax(-1, keepdim=True).cpu()
-        written.append(token)
-        ended |= token[:, 0] == suite.end
-        if bool(ended.all()):
+    """From the keys and values of the prompt, a token at a time."""
+    name = cache_argument(suite.network)
+    seen, cache = state.seen, state.cache
+    token = state.logits.argmax(-1).cpu()
+    written = [token]
+    for step in range(steps - 1):
+        if ends.all_after(token):
             break
         # The padding between prompt and answer stays masked; positions leave no gap.
-        mask = torch.cat([mask, torch.ones(len(ids), 1, dtype=torch.bool)], 1)
+        seen = torch.cat([seen, torch.ones(len(token), 1, dtype=torch.bool)], 1)
         inputs = {
-            "input_ids": token,
-            "attention_mask": mask.long(),
-            "position_ids": (length + step)[:, None],
-            "answer_positions": torch.full((len(ids), 1), -1),
+            "input_ids": token[:, None],
+            "attention_mask": seen.long(),
+            "position_ids": (state.length + step)[:, None],
+            "answer_positions": torch.full((len(token), 1), -1),
         }
-        kept = {"past_key_values": output.past_key_values}
-    return torch.cat(written, 1)
+        output = target(weights, {**suite.to_device(inputs), name: cache, "use_cache": True})
+        cache = getattr(output, name)
+        token = output.logits[:, -1].argmax(-1).cpu()
+        written.append(token)
+    return torch.stack(written, 1)
 
 
 def _repeated(
-    suite: CausalSuite, target: Any, weights: Weights, ids: Tensor, length: Tensor, steps: int
+    suite: CausalSuite,
+    target: Any,
+    weights: Weights,
+    ids: Tensor,
+    length: Tensor,
+    steps: int,
+    ends: LineEnds,
 ) -> Tensor:
     """The whole sequence once for each token, for targets that keep no state."""
     ids = torch.cat([ids, torch.full((len(ids), steps), suite.pad)], 1)
-    ended = torch.zeros(len(ids), dtype=torch.bool)
     written = torch.full((len(ids), steps), suite.pad)
     for step in range(steps):
         inputs = {
@@ -149,8 +157,7 @@ def _repeated(
         }
         token = target(weights, suite.to_device(inputs))[:, 0].argmax(-1, keepdim=True).cpu()
         written[:, step : step + 1] = token
-        ended |= token[:, 0] == suite.end
-        if bool(ended.all()):
+        if ends.all_after(token[:, 0]):
             return written[:, : step + 1]
         ids = ids.scatter(1, (length + step)[:, None], token)
     return written

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from hypergen._utils.errors import UsageError
-from hypergen.specs import Weights
-from hypergen.zoo.language.decoding import is_right
+from hypergen.specs import Weights, cache_argument
+from hypergen.zoo.language.prefill import Prefilled
 from hypergen.zoo.language.tokens import Ragged, encode, join
 
 if TYPE_CHECKING:
@@ -18,39 +17,12 @@ if TYPE_CHECKING:
 MOST_LOGITS = 2048  # positions whose logits are held at a time, each as wide as the vocabulary
 
 
-@torch.no_grad()
-def label_ranking(
-    suite: CausalSuite, target: Any, weights: Weights, tasks: Tensor, split: str = "test"
-) -> Tensor:
-    """Share of instances whose likeliest choice is right, `[B]`.
-
-    Raises:
-        UsageError: A task has open outputs; names it.
-    """
-    right, count = torch.zeros(len(tasks)), torch.zeros(len(tasks))
+def rows_at_once(suite: CausalSuite, tasks: Tensor, split: str) -> int:
+    """Rows of a batch whose logits at the choices fit into memory."""
     own = [suite.tasks[task] for task in tasks.tolist()]
     packs, _, _ = _pack(suite, [task.choices(i) for task in own for i in task.instances[split]])
-    batch = min(suite.eval_batch, MOST_LOGITS // max(1, int(packs.lengths.max())))
-    for rows, valid in suite.evaluation_rows(tasks, split, max(1, batch)):
-        instances = [
-            (suite.tasks[task], suite.tasks[task].instances[split][row])
-            for task, numbers in zip(tasks.tolist(), rows.tolist(), strict=True)
-            for row in numbers
-        ]
-        choices = [task.choices(instance) for task, instance in instances]
-        for (task, _), options in zip(instances, choices, strict=True):
-            if not options:
-                raise UsageError(f"task {task.name!r} has open outputs: score it by exact match")
-        scores = choice_scores(suite, target, weights, tasks, rows, choices, split)
-        hits = [
-            is_right(options[best], instance.outputs)
-            for options, best, (_, instance) in zip(
-                choices, scores.argmax(1).tolist(), instances, strict=True
-            )
-        ]
-        right += (torch.tensor(hits).view_as(valid) & valid).sum(1)
-        count += valid.sum(1)
-    return right / count
+    longest = int(packs.lengths.max())
+    return max(1, min(suite.eval_batch, MOST_LOGITS // max(1, longest)))
 
 
 @torch.no_grad()
@@ -62,6 +34,8 @@ def choice_scores(
     rows: Tensor,
     choices: list[tuple[str, ...]],
     split: str = "test",
+    wordings: Tensor | None = None,
+    state: Prefilled | None = None,
 ) -> Tensor:
     """Log-likelihoods of the choices of each instance, the token that ends an answer included.
 
@@ -77,57 +51,116 @@ def choice_scores(
         rows: `[B, S]` instances.
         choices: `B · S` tuples.
         split: Split of the instances.
+        wordings: `[B]`, numbers of the descriptions in the prompts; the first when not given.
+        state: The prompts as `hypergen.zoo.language.prefill` has read them, if it has; only the
+            choices are read then.
 
     Returns:
         `[N, C]`, minus infinity where an instance has fewer choices; means over the tokens
         instead of sums if the suite normalises lengths.
     """
     packs, segments, index = _pack(suite, choices)
-    ids, start, _ = suite.sequences(tasks, rows, split, (packs, index))
     segment, _ = join([(segments, index)], -1)  # [N, K]: number of the choice of each token
-    count, length = ids.shape
-    place = torch.arange(length)
-    behind = place - start[:, None]  # position after the prompt
-    inside = (behind >= 0) & (behind < segment.shape[1])
-    of = torch.where(inside, segment.gather(1, behind.clamp(0, segment.shape[1] - 1)), -1)
-    prompt = place < start[:, None]
-    sees = (of[:, :, None] == of[:, None]) & ~prompt[:, None]  # a choice sees itself
-    sees = (sees | prompt[:, None]) & (place[:, None] >= place)
-    dtype = next(suite.network.parameters()).dtype
-    mask = torch.zeros(sees.shape, dtype=dtype).masked_fill(~sees, torch.finfo(dtype).min)
-    # First token of each choice, and the position that each token would have alone.
     k = torch.arange(segment.shape[1])
     is_first = torch.ones_like(segment, dtype=torch.bool)
     is_first[:, 1:] = segment[:, 1:] != segment[:, :-1]
-    within = k - torch.where(is_first, k, 0).cummax(1).values
-    alone = start[:, None] + within.gather(1, behind.clamp(0, segment.shape[1] - 1))
-    position = torch.where(inside, alone, place)
-    # Logits at the prompt's last token and at those of the choices.
-    at = (start[:, None] - 1 + torch.arange(segment.shape[1] + 1)).clamp(max=length - 1)
-    inputs = {
-        "input_ids": ids,
-        "attention_mask": mask[:, None],
-        "position_ids": position,
-        "answer_positions": at - length,
-    }
-    logits = target(weights, suite.to_device(inputs)).float().cpu()
+    within = k - torch.where(is_first, k, 0).cummax(1).values  # place in its own choice
+    if state is None:
+        ids, start, _ = suite.sequences(tasks, rows, split, (packs, index), wordings)
+        logits = _behind(suite, target, weights, ids, start, segment, within)
+        tokens = ids.gather(1, (start[:, None] + k).clamp(max=ids.shape[1] - 1))
+    else:
+        tokens, _ = join([(packs, index)], suite.pad)
+        logits = _after(suite, target, weights, state.branch(), tokens, segment, within)
     total = torch.logsumexp(logits, -1)
-    tokens = ids.gather(1, (start[:, None] + k).clamp(max=length - 1))
     # A first token is predicted by the prompt's end, the others by their predecessor.
     source = torch.where(is_first, 0, k)
     picked = logits.flatten(0, 1)[
-        (torch.arange(count)[:, None] * logits.shape[1] + source).flatten(), tokens.flatten()
+        (torch.arange(len(tokens))[:, None] * logits.shape[1] + source).flatten(), tokens.flatten()
     ].view_as(tokens)
     logp = picked - total.gather(1, source)
     real = segment >= 0
-    size = int(segment.max()) + 1
     column = segment.clamp(min=0)
-    zeros = torch.zeros(count, size)
+    zeros = torch.zeros(len(tokens), int(segment.max()) + 1)
     sums = zeros.scatter_add(1, column, logp * real)
     lengths = zeros.scatter_add(1, column, real.float())
     if suite.normalize_length:
         sums = sums / lengths.clamp(min=1)
     return sums.masked_fill(lengths == 0, -torch.inf)
+
+
+def _behind(
+    suite: CausalSuite,
+    target: Any,
+    weights: Weights,
+    ids: Tensor,
+    start: Tensor,
+    segment: Tensor,
+    within: Tensor,
+) -> Tensor:
+    """Logits `[N, K + 1, V]` at the end of each prompt and at the choices, all read at once.
+
+    Args:
+        suite: Whose network reads.
+        target: The frozen target.
+        weights: `B` networks.
+        ids: `[N, L]` prompts with their choices behind them.
+        start: `[N]`, where the choices begin.
+        segment: `[N, K]`, number of the choice of each token.
+        within: `[N, K]`, its place in that choice.
+    """
+    length = ids.shape[1]
+    place = torch.arange(length)
+    behind = place - start[:, None]  # position after the prompt
+    inside = (behind >= 0) & (behind < segment.shape[1])
+    at = behind.clamp(0, segment.shape[1] - 1)
+    of = torch.where(inside, segment.gather(1, at), -1)
+    prompt = place < start[:, None]
+    sees = (of[:, :, None] == of[:, None]) & ~prompt[:, None]  # a choice sees itself
+    sees = (sees | prompt[:, None]) & (place[:, None] >= place)
+    # The position that each token would have alone.
+    position = torch.where(inside, start[:, None] + within.gather(1, at), place)
+    ends = start[:, None] - 1 + torch.arange(segment.shape[1] + 1)
+    inputs = {
+        "input_ids": ids,
+        "attention_mask": _additive(suite, sees),
+        "position_ids": position,
+        "answer_positions": ends.clamp(max=length - 1) - length,
+    }
+    logits: Tensor = target(weights, suite.to_device(inputs))
+    return logits.float().cpu()
+
+
+def _after(
+    suite: CausalSuite,
+    target: Any,
+    weights: Weights,
+    state: Prefilled,
+    tokens: Tensor,
+    segment: Tensor,
+    within: Tensor,
+) -> Tensor:
+    """As `_behind`, from prompts that were read before; see there."""
+    width = tokens.shape[1]
+    k = torch.arange(width)
+    own = (segment[:, :, None] == segment[:, None]) & (k[:, None] >= k)
+    prompt = state.seen[:, None].expand(-1, width, -1)
+    inputs = {
+        "input_ids": tokens,
+        "attention_mask": _additive(suite, torch.cat([prompt, own], 2)),
+        "position_ids": state.length[:, None] + within,
+        "answer_positions": (k - width).expand_as(tokens),
+    }
+    kept = {cache_argument(suite.network): state.cache, "use_cache": True}
+    output = target(weights, {**suite.to_device(inputs), **kept})
+    return torch.cat([state.logits[:, None], output.logits], 1).float().cpu()
+
+
+def _additive(suite: CausalSuite, sees: Tensor) -> Tensor:
+    """What a token sees, `[N, Q, L]`, as the mask that attention adds: `[N, 1, Q, L]`."""
+    dtype = next(suite.network.parameters()).dtype
+    mask = torch.zeros(sees.shape, dtype=dtype).masked_fill(~sees, torch.finfo(dtype).min)
+    return mask[:, None]
 
 
 def _pack(suite: CausalSuite, choices: list[tuple[str, ...]]) -> tuple[Ragged, Ragged, Tensor]:

@@ -8,16 +8,11 @@ from torch.nn import functional as F
 from hypergen.errors import UsageError
 from hypergen.specs import DeltaSpec, LoRASpec
 from hypergen.targets import FunctionalTarget, LoRATarget
-from hypergen.zoo.language import CausalSuite, Prompt, decoding
+from hypergen.zoo.language import CausalSuite, Prompt, scoring
 from hypergen.zoo.language.answers import answer_only
-from hypergen.zoo.language.decoding import (
-    BaseCall,
-    exact_match,
-    first_line,
-    greedy_answers,
-    is_right,
-)
+from hypergen.zoo.language.decoding import BaseCall, first_line, greedy_answers, is_right
 from hypergen.zoo.language.ranking import choice_scores
+from hypergen.zoo.language.scoring import measure
 from hypergen.zoo.tasks import TaskSuite
 
 
@@ -168,12 +163,13 @@ def test_functional_targets_take_the_view():
 def test_scores_are_exact_matches_or_ranks(folder):
     tasks = torch.tensor([0, 2])  # open outputs; labels
     scores = {}
-    for scoring in ("auto", "exact"):
-        suite = CausalSuite(causal(), folder, scoring=scoring)
+    for kind in ("auto", "exact"):
+        suite = CausalSuite(causal(), folder, scoring=kind)
         target, weights = adapted(suite, 2)
-        scores[scoring] = suite.score(target, weights, tasks)
+        scores[kind] = suite.score(target, weights, tasks)
     assert float(scores["auto"][1]) > 0  # one of two labels is likelier, and sometimes right
-    assert torch.equal(scores["exact"], exact_match(suite, target, weights, tasks))
+    found = measure(suite, target, weights, tasks, metrics=("exact",))["exact"]
+    assert torch.equal(scores["exact"], found)
     assert float(scores["auto"][0]) == float(scores["exact"][0])
     with pytest.raises(UsageError, match="'echo' has open outputs"):
         CausalSuite(causal(), folder, scoring="rank").score(target, weights, tasks)
@@ -189,12 +185,14 @@ def test_case_and_trailing_punctuation_do_not_count():
 def test_the_first_line_counts_after_a_plain_prompt(folder, monkeypatch):
     assert first_line("\n Paris\n\nInput: Rome") == "Paris"
     said = lambda suite, *_: ["animal\n\nInput: dog"] * 8  # noqa: E731
-    monkeypatch.setattr(decoding, "greedy_answers", said)
+    monkeypatch.setattr(scoring, "greedy_answers", said)
     tasks = torch.tensor([2])
     suite = CausalSuite(causal(), folder)
-    assert float(exact_match(suite, None, None, tasks)) == 0.5
+    weights = torch.zeros(1)  # indexed, and read by nobody
+    exact = lambda: float(measure(suite, None, weights, tasks, metrics=["exact"])["exact"])  # noqa: E731
+    assert exact() == 0.5
     suite.prompt = Prompt(template="chat")
-    assert float(exact_match(suite, None, None, tasks)) == 0
+    assert exact() == 0
 
 
 def test_inputs_are_cut_and_descriptions_are_not(folder):

@@ -1,0 +1,111 @@
+"""Prompts read once: keys and values for decoding and for ranking, shared where prompts agree.
+
+The samples of a network begin alike (the description, the demonstrations). What they share is read
+once for each network, not once for each sample; what follows then attends to it.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from hypergen.specs import Weights, cache_argument
+from hypergen.targets import LoRATarget
+from hypergen.zoo.base_call import BaseCall
+
+if TYPE_CHECKING:
+    from hypergen.zoo.language.causal import CausalSuite
+
+_WORTH = 8  # shared tokens that are worth a pass of their own
+
+
+@dataclass(frozen=True, eq=False)
+class Prefilled:
+    """Prompts that a network has read.
+
+    Attributes:
+        logits: `[N, V]`, what follows each prompt.
+        cache: Keys and values of P columns.
+        seen: `[N, P]`, the columns that hold tokens of the prompt.
+        length: `[N]`, tokens of each prompt.
+    """
+
+    logits: Tensor
+    cache: Any
+    seen: Tensor
+    length: Tensor
+
+    def branch(self) -> Prefilled:
+        """The same, to go on from without changing this one.
+
+        Layers put new tensors in the place of the old ones, so that nothing is copied here.
+        """
+        cache = copy.copy(self.cache)
+        cache.layers = [copy.copy(layer) for layer in cache.layers]
+        return replace(self, cache=cache)
+
+
+def keeps_state(target: Any) -> bool:
+    """Whether a target's calls may go on from keys and values; others must read all again."""
+    return isinstance(target, (LoRATarget, BaseCall))
+
+
+def prefill(
+    suite: CausalSuite, target: Any, weights: Weights, ids: Tensor, length: Tensor, blocks: int
+) -> Prefilled:
+    """Reads prompts.
+
+    Args:
+        suite: Whose network reads.
+        target: A target of which `keeps_state` holds.
+        weights: `blocks` networks.
+        ids: `[N, L]` prompts in blocks by network, padded on the right.
+        length: `[N]`, tokens of each.
+        blocks: Networks; each has as many prompts.
+    """
+    total = ids.shape[1]
+    rows = ids.view(blocks, -1, total)
+    count = rows.shape[1]
+    name = cache_argument(suite.network)
+    same = (rows == rows[:, :1]).all(1).long().cumprod(1).sum(1)  # [blocks]
+    shared = same.minimum(length.view(blocks, -1).amin(1) - 1)
+    place = torch.arange(total)
+    if count == 1 or int(shared.min()) < _WORTH or name != "past_key_values":
+        seen = place < length[:, None]
+        inputs = {
+            "input_ids": ids,
+            "attention_mask": seen.long(),
+            "answer_positions": (length - 1 - total)[:, None],
+        }
+        output = target(weights, {**suite.to_device(inputs), "use_cache": True})
+        return Prefilled(output.logits[:, -1], getattr(output, name), seen, length)
+    most = int(shared.max())
+    head = place[:most] < shared[:, None]
+    inputs = {
+        "input_ids": rows[:, 0, :most],
+        "attention_mask": head.long(),
+        "answer_positions": torch.full((blocks, 1), -1),
+    }
+    cache = target(weights, {**suite.to_device(inputs), "use_cache": True}).past_key_values
+    cache.batch_repeat_interleave(count)
+    begin = shared.repeat_interleave(count)
+    rest = length - begin
+    width = int(rest.max())
+    inside = place[:width] < rest[:, None]
+    at = begin[:, None] + place[:width]
+    tokens = ids.gather(1, at.clamp(max=total - 1)).masked_fill(~inside, suite.pad)
+    # The columns between the shared part and the rest stay masked; positions leave no gap.
+    seen = torch.cat([head.repeat_interleave(count, 0), inside], 1)
+    inputs = {
+        "input_ids": tokens,
+        "attention_mask": seen.long(),
+        "position_ids": at,
+        "answer_positions": (rest - 1 - width)[:, None],
+    }
+    kept = {"past_key_values": cache, "use_cache": True}
+    output = target(weights, {**suite.to_device(inputs), **kept})
+    return Prefilled(output.logits[:, -1], output.past_key_values, seen, length)
