@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -240,20 +240,56 @@ def _demo(parser: _Parser) -> None:
 
 
 def _generate(parser: _Parser) -> None:
-    parser.add_argument("run", metavar="RUN", help="run folder, or its generator folder")
+    parser.add_argument(
+        "run", metavar="RUN", help="run folder, generator folder, or name of a shipped generator"
+    )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "--text",
         metavar="S",
         action="append",
-        help="description of the task; may be repeated; - reads lines from standard input",
+        help="description of the task; may be repeated; - reads one a line: --text - < FILE",
     )
     source.add_argument("--demos", metavar="FILE.jsonl", help="demonstrations, one a line")
     source.add_argument("--document", metavar="FILE.txt", help="document to take in")
     parser.add_argument("--n", metavar="N", type=_count, default=1, help="how many samples")
     parser.add_argument("--seed", metavar="S", type=_seed, default=0, help="seed of the samples")
+    parser.add_argument(
+        "--mix",
+        metavar="W",
+        nargs="*",
+        type=float,
+        help="write one adapter: the sum of W × each text's update (mean without W)",
+    )
+    parser.add_argument(
+        "--merge", action="store_true", help="write the whole base model, with the update in it"
+    )
+    parser.add_argument(
+        "--base", metavar="MODEL", help="folder or name of the base for --merge, if not as recorded"
+    )
     parser.add_argument("--out", metavar="DIR", required=True, help="folder to write")
+    parser.set_defaults(load_base=_load_base)
     _json(parser)
+
+
+def _load_base(name: str, recorded: bool) -> tuple[Any, Any]:
+    """A base model and its tokenizer; serving, which merges into it, knows no zoo.
+
+    Args:
+        name: Its name, folder or GGUF file.
+        recorded: Whether that is what a generator recorded: a packaged model calls itself by its
+            name on the hub, and is what the generator was made for where it is installed.
+    """
+    models = importlib.import_module("hypergen.zoo.language.models")
+    if recorded:
+        packaged = [key for key, p in models.PACKAGED.items() if p.hub_name == name]
+        name = next((k for k in packaged if _is_installed(models.PACKAGED[k].module)), name)
+    loaded = models.load_language_model(name)
+    return loaded.model, loaded.tokenizer
+
+
+def _is_installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
 
 
 def _evaluate(parser: _Parser) -> None:

@@ -86,6 +86,7 @@ def test_version(capsys):
     [
         ("demo", ["--out", "--text", "--seed", "--json"]),
         ("generate", ["--text", "--demos", "--document", "--n", "--seed", "--out"]),
+        ("generate", ["--mix", "--merge", "--base", "--json"]),
         ("evaluate", ["--tasks", "--split", "--json", "--report", "--samples", "--no-oracle"]),
         ("methods", ["--json"]),
         ("bench", ["--json"]),
@@ -116,6 +117,7 @@ def test_the_help_of_a_verb_names_its_options(capsys, verb, options):
         (["generate", "run", "--text", "a"], "the following arguments are required: --out"),
         (["generate", "r", "--text", "a", "--demos", "b", "--out", "c"], "not allowed with"),
         (["generate", "r", "--text", "a", "--n", "0", "--out", "c"], "argument --n: 0 is below 1"),
+        (["generate", "r", "--text", "a", "--out", "c", "--mix", "x"], "invalid float value: 'x'"),
         (["evaluate", "--tasks", "t"], "the following arguments are required: RUN"),
         (
             ["zoo"],
@@ -149,10 +151,23 @@ def test_options_reach_the_command(command):
             "document": None,
             "n": 2,
             "seed": 3,
+            "mix": None,
+            "merge": False,
+            "base": None,
+            "load_base": cli._load_base,
             "out": "folder",
             "json": None,
         }
     ]
+
+
+def test_weights_of_a_mix_may_be_left_out_or_negative(command):
+    calls = []
+    command("generate", lambda args: calls.append((args.run, args.mix)))
+    words = ["generate", "run", "--text", "a", "--text", "b", "--out", "folder"]
+    assert cli.main([*words, "--mix"]) == 0
+    assert cli.main([*words, "--mix", "0.7", "-0.3"]) == 0
+    assert calls == [("run", []), ("run", [0.7, -0.3])]
 
 
 def test_defaults_of_the_other_verbs(command, demo):

@@ -1,170 +1,158 @@
-"""`hypergen generate`: a condition in, an adapter folder out."""
+"""`hypergen generate`: a condition in, an adapter folder (or a merged model) out."""
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from hypergen._utils.errors import UsageError
-from hypergen._utils.io import atomic_folder
-from hypergen.generators import load
+from hypergen.generators import Generator, load
+from hypergen.serving.export import CONFIG_FILE
+from hypergen.serving.inputs import read_inputs
+from hypergen.serving.merge import check_mergeable, merge_into_base, save_merged
+from hypergen.serving.output import check_out, save_networks
+from hypergen.serving.portable import portable_profile
 from hypergen.specs import Weights
+from hypergen.specs.merging import exact_mix
+
+Writer = Callable[[Weights, Path], object]
 
 
 def generate_command(args: argparse.Namespace) -> dict[str, Any]:
     """Generates weights and saves them as folders that stock PEFT (or the spec's own) loads.
 
     One network goes into `out` itself, several into `out/0000`, `out/0001`, …, condition by
-    condition.
+    condition, beside `index.json`, which says what each was made from. All come of one batched
+    call.
 
     Args:
         args: `run`; one of `text` (a sentence, several, or `-` for the lines of standard input),
             `demos` (a JSON Lines file) and `document` (a text file); `n`, `seed`, `out`; `json`.
+            Optional: `mix` (coefficients of the sentences' updates, which become one network;
+            empty for their mean), `merge` (write the base with the update in its weights), `base`
+            (where that base is) and `load_base` (a function of a name and of whether it is the
+            recorded one, which returns model and tokenizer).
 
     Returns:
-        `{"out": [folder], "expected_gain": [gain] or None, "sha256": {file: digest}, "spec": …}`.
+        `{"out": [folder], "expected_gain": [gain] or None, "portable": [problem] or None where the
+        folders are no adapters, "seconds": {"load": …, "generate": …, "save": …},
+        "sha256": {file: digest}, "spec": …}`.
 
     Raises:
         RunError: The run folder is missing or damaged.
         ConditionError: A bad input, or a kind that the generator does not take.
-        UsageError: An input file is missing or malformed, or `out` holds something else.
+        WeightsError: Weights that cannot be mixed or merged, or for another base.
+        UsageError: An input file is missing or malformed, options do not go together, or `out`
+            holds something else.
     """
+    start = time.perf_counter()
     inputs = read_inputs(args)
+    mix = _coefficients(args, inputs)
     out = Path(args.out)
     check_out(out)
     generator = load(args.run)
+    write = _writer(args, generator)
+    loaded = time.perf_counter()
     weights = generator.generate(**inputs, n=args.n, seed=args.seed)
-    folders = _save(weights, _names(args, inputs), out)
-    gains = None if weights.expected_gain is None else weights.expected_gain.tolist()
+    networks, titles = _networks(args, inputs, weights, mix)
+    generated = time.perf_counter()
+    folders = save_networks(networks, titles, out, write)
+    saved = time.perf_counter()
+    # All are of one spec: what holds for one holds for the others.
+    is_adapter = (folders[0] / CONFIG_FILE).exists()
+    portable = portable_profile(folders[0]) if is_adapter else None
+    gains = None if networks[0].expected_gain is None else [_gain(one) for one in networks]
     if getattr(args, "json", None) is None:
         for i, folder in enumerate(folders):
             said = "" if gains is None else f"  expected gain {gains[i]:+.3f}"
             print(f"{folder}{said}")
+        for problem in portable or []:
+            print(f"note: {problem}", file=sys.stderr)
+    written = folders if len(folders) == 1 else [*folders, out]
     return {
         "out": [str(folder) for folder in folders],
         "expected_gain": gains,
+        "portable": portable,
+        "seconds": {
+            "load": loaded - start,
+            "generate": generated - loaded,
+            "save": saved - generated,
+        },
         "sha256": {
             str(file.relative_to(out)): hashlib.sha256(file.read_bytes()).hexdigest()
-            for folder in folders
+            for folder in written
             for file in sorted(folder.iterdir())
             if file.is_file()
         },
-        "spec": generator.spec.to_dict(),
+        "spec": networks[0].spec.to_dict(),
     }
 
 
-def _names(args: argparse.Namespace, inputs: dict[str, Any]) -> list[dict[str, str]]:
-    """What each condition is called on model cards: sentences themselves, files by name."""
-    if "text" in inputs:
-        return [{"text": text} for text in inputs["text"]]
-    kind = "demos" if "demos" in inputs else "document"
-    return [{kind: Path(getattr(args, kind)).name}]
+def _gain(weights: Weights) -> float:
+    assert weights.expected_gain is not None
+    return float(weights.expected_gain[0])
 
 
-def _save(weights: Weights, names: list[dict[str, str]], out: Path) -> list[Path]:
-    """Writes all networks or none; a folder that was there is replaced as a whole."""
-    draws = len(weights) // len(names)
-    networks = list(weights)
-    for i, one in enumerate(networks):
-        one.provenance = {**weights.provenance, **names[i // draws]}
-    if len(networks) == 1:
-        return networks[0].save_pretrained(out)
-    with atomic_folder(out, overwrite=True) as temporary:
-        for i, one in enumerate(networks):
-            one.save_pretrained(temporary / f"{i:04d}")
-    return [out / f"{i:04d}" for i in range(len(networks))]
-
-
-def read_inputs(args: argparse.Namespace) -> dict[str, Any]:
-    """The raw inputs that the options name, as keyword arguments of `Generator.generate`.
+def _coefficients(args: argparse.Namespace, inputs: dict[str, Any]) -> list[float] | None:
+    """What `--mix` asks for: a coefficient for each description.
 
     Raises:
-        UsageError: None or several kinds given, or a file is missing or malformed.
+        UsageError: There are not two descriptions, or another number of coefficients.
     """
-    given = [k for k in ("text", "demos", "document") if getattr(args, k, None) is not None]
-    if len(given) != 1:
-        raise UsageError("give one of --text, --demos and --document")
-    if given == ["demos"]:
-        return {"demos": [read_demos(args.demos)]}
-    if given == ["document"]:
-        document = _read(args.document)
-        if not document.strip():
-            raise UsageError(f"{args.document} is empty: put the document there")
-        return {"document": [document]}
-    texts = []
-    for text in [args.text] if isinstance(args.text, str) else args.text:
-        if text == "-":
-            lines = [line.strip() for line in sys.stdin.read().splitlines()]
-            texts += [line for line in lines if line]
-            if not any(lines):
-                raise UsageError("--text - found no sentence on standard input")
-        else:
-            texts.append(text)
-    return {"text": texts}
+    given = getattr(args, "mix", None)
+    if given is None:
+        return None
+    count = len(inputs.get("text", []))
+    if count < 2:
+        raise UsageError("--mix needs two descriptions or more: repeat --text")
+    if given and len(given) != count:
+        raise UsageError(f"--mix has {len(given)} weights for {count} descriptions: give one each")
+    return list(given) or [1 / count] * count
 
 
-def read_demos(path: str | Path) -> list[dict[str, Any]]:
-    """Reads demonstrations, one JSON object a line.
+def _networks(
+    args: argparse.Namespace, inputs: dict[str, Any], weights: Weights, mix: list[float] | None
+) -> tuple[list[Weights], list[str]]:
+    """The networks to write, with what model cards and the index say of each."""
+    draws = args.n
+    if mix is not None:
+        texts = inputs["text"]
+        title = " + ".join(f"{c:g} × {text}" for c, text in zip(mix, texts, strict=True))
+        mixed = [exact_mix(weights[list(range(d, len(weights), draws))], mix) for d in range(draws)]
+        return mixed, [title] * draws
+    kind = next(iter(inputs))
+    # Sentences are quoted; of files only the name: what they hold may be private.
+    names = inputs["text"] if kind == "text" else [Path(getattr(args, kind)).name]
+    networks, titles = list(weights), [name for name in names for _ in range(draws)]
+    for one, title in zip(networks, titles, strict=True):
+        one.provenance = {**weights.provenance, kind: title}
+    return networks, titles
+
+
+def _writer(args: argparse.Namespace, generator: Generator) -> Writer:
+    """What writes one network as a folder; loads the base where networks are merged into it.
 
     Raises:
-        UsageError: The file is missing or empty, or a line is no JSON object; names the line.
+        UsageError: `--base` without `--merge`, or the base is unknown or not there.
+        WeightsError: The generator's weights cannot be merged.
     """
-    demos = []
-    for number, line in enumerate(_read(path).splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            demo = json.loads(line)
-        except ValueError as error:
-            raise UsageError(f"{path}: line {number} is not valid JSON: {error}") from error
-        if not isinstance(demo, dict):
-            raise UsageError(f"{path}: line {number} holds no JSON object")
-        demos.append(demo)
-    if not demos:
-        raise UsageError(f"{path} is empty: put one demonstration a line there")
-    return demos
-
-
-def _read(path: str | Path) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise UsageError(f"{path} does not exist") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read as text: {error}") from error
-
-
-# What a folder of generated weights may hold.
-_CONFIGS = {"adapter_config.json", "spec.json", "bottleneck.json"}
-_FILES = {
-    *_CONFIGS,
-    "README.md",
-    "adapter_model.safetensors",
-    "model.safetensors",
-    "delta.safetensors",
-    "bottleneck.safetensors",
-}
-
-
-def check_out(out: Path) -> None:
-    """Refuses a folder that holds anything but earlier results: it will be replaced.
-
-    Raises:
-        UsageError: It is a file, or holds something else; names that.
-    """
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"--out {out} is a file; name a folder")
-    if not out.is_dir() or _is_result(out):
-        return
-    for path in sorted(out.iterdir()):
-        if not (path.is_dir() and path.name.isdigit() and _is_result(path)):
-            raise UsageError(f"--out {out} holds {path.name!r}; choose another folder")
-
-
-def _is_result(folder: Path) -> bool:
-    names = {path.name for path in folder.iterdir()}
-    return bool(names & _CONFIGS) and names <= _FILES
+    named: str | None = getattr(args, "base", None)
+    if not getattr(args, "merge", False):
+        if named is not None:
+            raise UsageError("--base names the model for --merge: give both")
+        return lambda one, folder: one.save_pretrained(folder)
+    check_mergeable(generator.spec)
+    recorded = generator.spec.config["base"]
+    name = named or recorded["name"]
+    if name is None:
+        raise UsageError(
+            f"--merge: the generator records no name of its base ({recorded['class']}): say where "
+            "it is by --base"
+        )
+    model, tokenizer = args.load_base(name, named is None)
+    return lambda one, folder: save_merged(merge_into_base(one, model), tokenizer, one, folder)

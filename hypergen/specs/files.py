@@ -12,6 +12,7 @@ from torch import Tensor
 from hypergen._utils.errors import SpecError
 from hypergen._utils.io import atomic_folder, save_safetensors, write_json, write_text
 from hypergen.specs.adapter import AdapterSpec
+from hypergen.specs.card import adapter_card
 from hypergen.specs.full import DeltaSpec, FullSpec
 from hypergen.specs.lora import LoRASpec
 from hypergen.specs.peft import PREFIX, PeftSpec
@@ -60,7 +61,7 @@ def save_folder(weights: Weights, folder: Path, *, overwrite: bool = True) -> Pa
     with atomic_folder(folder, overwrite=overwrite) as temporary:
         save_safetensors(temporary / file, tensors, metadata)
         write_json(temporary / config_file, config)
-        write_text(temporary / "README.md", _card(weights))
+        write_text(temporary / "README.md", adapter_card(weights))
     return folder
 
 
@@ -131,29 +132,3 @@ def _peft(weights: Weights) -> tuple[str, str, dict[str, Any], dict[str, Tensor]
         name if name in bare else PREFIX + name: tensor for name, tensor in _plain(weights).items()
     }
     return PEFT_WEIGHTS, PEFT_CONFIG, config, tensors
-
-
-def _card(weights: Weights) -> str:
-    spec, base = weights.spec, weights.spec.config.get("base", {})
-    is_peft = spec.kind in (LoRASpec.kind, PrefixSpec.kind, PeftSpec.kind)
-    front = ["---", f"library_name: {'peft' if is_peft else 'hypergen'}"]
-    if base.get("name"):
-        front.append(f"base_model: {base['name']}")
-    lines = [
-        *front,
-        "tags:",
-        "- hypergen",
-        "---",
-        "",
-        "# Generated weights",
-        "",
-        f"- kind: `{spec.kind}`, {len(spec)} tensors, {spec.numel:,} numbers",
-        f"- base model: `{base.get('name') or base.get('class', 'unknown')}`, fingerprint "
-        f"`{(base.get('fingerprint') or 'unknown')[:16]}`",
-    ]
-    if weights.expected_gain is not None:
-        lines.append(f"- expected gain over the base: {float(weights.expected_gain[0]):.3f}")
-    for key, value in sorted(weights.provenance.items()):
-        text = json.dumps(value, ensure_ascii=False, sort_keys=True)
-        lines.append(f"- {key}: {text}")
-    return "\n".join(lines) + "\n"

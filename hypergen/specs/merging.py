@@ -1,4 +1,4 @@
-"""Merging trained weights into one: linear mixes, TIES, DARE, and exact mixes of LoRA updates."""
+"""Merging trained weights into one: linear mixes, TIES, DARE, and mixes of LoRA updates."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from torch import Tensor
 
 from hypergen._utils.errors import WeightsError
 from hypergen._utils.seeding import generator as seeded
-from hypergen.specs.lora import LoRASpec
+from hypergen.specs.full import DeltaSpec
+from hypergen.specs.lora import LoRASpec, concatenate_ranks
 from hypergen.specs.weights import Weights
 
 
@@ -136,6 +137,41 @@ def mix_slots(weights: Weights, coefficients: Tensor) -> Weights:
         mixed = own @ rows
         groups.append(mixed.transpose(0, 1).reshape(-1, len(group), *group.shape))
     return Weights(spec, groups)
+
+
+def exact_mix(weights: Weights, coefficients: Sequence[float] | None = None) -> Weights:
+    """One network whose update is exactly Σ_e c_e · ΔW_e, the mixture of the networks' updates.
+
+    The ranks of LoRAs are concatenated: of E networks of rank r one of rank E · r comes out, again
+    of one rank and alpha for all modules where they had one, as servers want it. Adding A and B
+    entry by entry would mix in products of one network's A with another's B, and cutting the rank
+    back to r (`mix_updates`) is an approximation. Differences (`DeltaSpec`) are added.
+
+    Args:
+        weights: `E` networks.
+        coefficients: One for each network, used as they are (they need not sum to 1; negative ones
+            subtract); 1 / E when not given.
+
+    Returns:
+        One network, without an expected gain.
+
+    Raises:
+        WeightsError: No updates of a base that add up, or another number of coefficients.
+    """
+    count = len(weights)
+    coefficients = [1 / count] * count if coefficients is None else list(coefficients)
+    if len(coefficients) != count:
+        raise WeightsError(f"{count} networks need as many coefficients, not {len(coefficients)}")
+    if isinstance(weights.spec, LoRASpec):
+        out = concatenate_ranks(list(weights), coefficients)
+    elif isinstance(weights.spec, DeltaSpec):
+        out = weights.mix(torch.tensor(coefficients))
+    else:
+        raise WeightsError(
+            f"{type(weights.spec).__name__} holds no updates that add up: LoRA and DeltaSpec do"
+        )
+    out.provenance = {**weights.provenance, "mix": coefficients}
+    return out
 
 
 @torch.no_grad()

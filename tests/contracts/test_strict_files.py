@@ -141,9 +141,7 @@ def test_a_dtype_that_is_too_small_is_refused(tmp_path):
     net = matrix.generator("mlp", "lora")
     with torch.no_grad():
         net.head.offset[-1] = 1e5
-    with pytest.raises(
-        WeightsError, match=r"'head\.offset' holds 1e\+05, above what"
-    ):
+    with pytest.raises(WeightsError, match=r"'head\.offset' holds 1e\+05, above what"):
         net.save_pretrained(tmp_path / "generator", dtype=torch.float16)
     with pytest.raises(WeightsError, match="int8 holds whole numbers"):
         net.save_pretrained(tmp_path / "generator", dtype=torch.int8)

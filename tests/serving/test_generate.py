@@ -2,56 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
-from torch import nn
+from generating import build, options, scrambled
 
+from hypergen import cli, pretrained
 from hypergen.conditions import ConditionEncoder, HashingEncoder
 from hypergen.errors import ConditionError, RunError, UsageError
-from hypergen.generators import GainHead, MLPGenerator
-from hypergen.serving import check_export, generate_command, load_adapter, read_demos
+from hypergen.serving import check_export, generate_command, load_adapter
 from hypergen.specs import FullSpec, LoRASpec, WeightSpec
 from hypergen.targets import LoRATarget
-
-
-def build() -> nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2))
-
-
-def scrambled(spec, encoder=None) -> MLPGenerator:
-    """A generator whose every parameter is random: nothing starts at zero."""
-    generator = MLPGenerator(spec, encoder or HashingEncoder(16), hidden=8, depth=1)
-    random = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in generator.parameters():
-            parameter.copy_(0.1 * torch.randn(parameter.shape, generator=random))
-    return generator.eval()
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "tiny"
-    generator = scrambled(LoRASpec(build(), ["0", "2"], r=2))
-    generator.gain = GainHead(16, 2)
-    pooled = generator.encode(text=["is it even", "is it odd"]).pooled
-    generator.gain.fit(pooled, torch.tensor([0.4, 0.1]), torch.arange(2))
-    generator.save_pretrained(folder / "generator")
-    return folder
-
-
-def options(run, out, **more):
-    given = {"text": None, "demos": None, "document": None, "n": 1, "seed": 0, "json": "-"}
-    return argparse.Namespace(run=str(run), out=str(out), **{**given, **more})
 
 
 def test_one_sentence_gives_one_folder_that_stock_peft_loads(run, tmp_path, capsys):
@@ -96,10 +64,65 @@ def test_shorter_results_replace_longer_ones_whole(run, tmp_path):
     out = tmp_path / "a"
     generate_command(options(run, out, text=["is it even", "is it odd"], n=2))
     generate_command(options(run, out, text=["is it even", "is it odd"]))
-    assert sorted(p.name for p in out.iterdir()) == ["0000", "0001"]
+    assert sorted(p.name for p in out.iterdir()) == ["0000", "0001", "index.json"]
     generate_command(options(run, out, text="is it even"))
     assert (out / "adapter_config.json").exists()
     assert not (out / "0000").exists()
+
+
+def test_an_index_says_what_each_folder_was_made_from(run, tmp_path):
+    out = tmp_path / "a"
+    found = generate_command(options(run, out, text=["is it even", "is it odd"], n=2))
+    index = json.loads((out / "index.json").read_text())
+    both = ["is it even"] * 2 + ["is it odd"] * 2
+    assert index == dict(zip(("0000", "0001", "0002", "0003"), both, strict=True))
+    digest = hashlib.sha256((out / "index.json").read_bytes()).hexdigest()
+    assert found["sha256"]["index.json"] == digest
+    generate_command(options(run, tmp_path / "b", text="is it even"))
+    assert not (tmp_path / "b" / "index.json").exists()
+
+
+def test_the_profile_and_the_seconds_are_in_the_result(run, tmp_path, capsys):
+    found = generate_command(options(run, tmp_path / "a", text=["is it even", "is it odd"]))
+    assert found["portable"] == []
+    assert set(found["seconds"]) == {"load", "generate", "save"}
+    assert all(value >= 0 for value in found["seconds"].values())
+    scrambled(LoRASpec(build(), ["0", "2"], r=20)).save_pretrained(tmp_path / "g" / "generator")
+    args = options(tmp_path / "g", tmp_path / "b", text="is it even")
+    args.json = None
+    (problem,) = generate_command(args)["portable"]
+    assert problem.startswith("r is 20: start vLLM with --max-lora-rank 32")
+    assert capsys.readouterr().err == f"note: {problem}\n"
+
+
+def test_a_shipped_generator_is_found_by_name(run, tmp_path, monkeypatch, capsys):
+    shutil.copytree(run / "generator", tmp_path / "shipped" / "tiny")
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "shipped")
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["generate", "tiny", "--text", "is it even", "--out", "adapter"]) == 0
+    assert (tmp_path / "adapter" / "adapter_config.json").exists()
+    capsys.readouterr()
+    assert cli.main(["generate", "tine", "--text", "is it even", "--out", "b"]) == 2
+    assert capsys.readouterr().err == (
+        "hypergen: error: tine does not exist; the generators that ship are tiny\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ([""], "text 0 is empty: describe the task in a sentence"),
+        (["is it even", "  "], "text 1 is empty: describe the task in a sentence"),
+        (["word " * 600], "text 0 has 600 words; the encoder takes 512: shorten it"),
+    ],
+)
+def test_descriptions_of_no_or_too_many_words_are_one_line_at_the_shell(
+    run, tmp_path, capsys, texts, message
+):
+    words = [word for text in texts for word in ("--text", text)]
+    assert cli.main(["generate", str(run), *words, "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err == f"hypergen: error: {message}\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_lines_of_standard_input_are_sentences(run, tmp_path, monkeypatch):
@@ -176,22 +199,6 @@ def test_bad_input_writes_nothing(run, tmp_path, more, error, message):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_bad_files_name_the_line(tmp_path):
-    path = tmp_path / "a.jsonl"
-    path.write_text('{"input": 1}\n{"input"\n')
-    with pytest.raises(UsageError, match=r"a\.jsonl: line 2 is not valid JSON"):
-        read_demos(path)
-    path.write_text("[1]\n")
-    with pytest.raises(UsageError, match=r"a\.jsonl: line 1 holds no JSON object"):
-        read_demos(path)
-    path.write_text("\n")
-    with pytest.raises(UsageError, match=r"a\.jsonl is empty"):
-        read_demos(path)
-    path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UsageError, match="cannot be read as text"):
-        read_demos(path)
-
-
 def test_folders_that_hold_something_else_are_left_alone(run, tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(UsageError, match="file is a file; name a folder"):
@@ -229,5 +236,5 @@ def test_equal_bytes_in_processes_of_other_hash_seeds(run, tmp_path):
         )
         results.append(json.loads(done.stdout))
     assert results[0] == results[1]
-    assert len(results[0]) == 12
+    assert len(results[0]) == 13
     assert len(set(results[0].values())) > 4  # the two sentences differ

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from hypergen.errors import WeightsError
-from hypergen.specs import FullSpec, LoRASpec, Weights, WeightSpec, concatenate_ranks
-from hypergen.specs.merging import dare, mix_slots, mix_updates, task_arithmetic, ties
+from hypergen.specs import DeltaSpec, FullSpec, LoRASpec, Weights, WeightSpec, concatenate_ranks
+from hypergen.specs.merging import dare, exact_mix, mix_slots, mix_updates, task_arithmetic, ties
 
 
 class Net(nn.Module):
@@ -164,6 +164,35 @@ def test_a_mix_of_one_network_is_its_update():
         expected = LORA.delta(weights, module)
         assert largest(LORA.delta(mixed, module), expected) < 1e-5 * float(expected.abs().max())
     assert mixed.spec is LORA
+
+
+@pytest.mark.parametrize("coefficients", [[0.7, -0.4, 1.1], None])
+def test_an_exact_mix_is_the_sum_of_the_updates(coefficients):
+    weights = networks(LORA, 3)
+    weights.provenance = {"text": ["a", "b", "c"]}
+    mixed = exact_mix(weights, coefficients)
+    factors = coefficients or [1 / 3] * 3
+    assert len(mixed) == 1
+    assert isinstance(mixed.spec, LoRASpec)
+    assert mixed.spec.config["r"] == 9
+    assert not mixed.spec.config["rank_pattern"]  # one rank for all, as servers want it
+    assert {mixed.spec.scaling(module) for module in LORA.modules} == {1.0}
+    assert mixed.provenance == {"text": ["a", "b", "c"], "mix": factors}
+    for module in LORA.modules:
+        each = LORA.delta(weights, module)
+        expected = sum(c * delta for c, delta in zip(factors, each, strict=True))
+        assert largest(mixed.spec.delta(mixed, module)[0], expected) < 1e-5
+
+
+def test_an_exact_mix_of_differences_adds_them_and_others_have_none():
+    delta = DeltaSpec(Net())
+    weights = networks(delta, 2)
+    expected = 0.7 * weights.flat()[0] - 0.3 * weights.flat()[1]
+    assert largest(exact_mix(weights, [0.7, -0.3]).flat()[0], expected) < 1e-6
+    with pytest.raises(WeightsError, match="FullSpec holds no updates that add up"):
+        exact_mix(networks(FULL, 2))
+    with pytest.raises(WeightsError, match="2 networks need as many coefficients, not 1"):
+        exact_mix(weights, [1.0])
 
 
 def test_a_mix_is_the_best_approximation_of_the_exact_sum():
