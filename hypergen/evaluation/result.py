@@ -157,7 +157,11 @@ class Evaluation:
         }
 
     def notes(self) -> list[str]:
-        """One sentence for each baseline that the generated weights do not beat for certain."""
+        """What a reader must know beside the numbers.
+
+        One sentence for each baseline that the generated weights do not beat for certain, and one
+        where descriptions were too long for the encoder.
+        """
         lines = []
         for split in self.splits.values():
             for method, (difference, (low, high)) in split.versus.items():
@@ -168,6 +172,12 @@ class Evaluation:
                         f"(difference {difference:+.3f}, 95% CI {low:+.3f} to {high:+.3f}, "
                         f"{len(split.tasks)} tasks)."
                     )
+        cut = self.settings.get("descriptions_cut_for_the_encoder", {})
+        lines += [
+            f"{name}: {count} descriptions are longer than the encoder takes; the generator read "
+            "their beginning."
+            for name, count in cut.items()
+        ]
         return lines
 
     def to_table(self) -> str:

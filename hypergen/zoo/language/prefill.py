@@ -42,8 +42,10 @@ class Prefilled:
     def branch(self) -> Prefilled:
         """The same, to go on from without changing this one.
 
-        Layers put new tensors in the place of the old ones, so that nothing is copied here.
+        Layers of keys and values put new tensors in the place of old ones: nothing is copied here.
         """
+        if not _grows(self.cache):
+            return replace(self, cache=copy.deepcopy(self.cache))
         cache = copy.copy(self.cache)
         cache.layers = [copy.copy(layer) for layer in cache.layers]
         return replace(self, cache=cache)
@@ -70,19 +72,42 @@ def prefill(
     total = ids.shape[1]
     rows = ids.view(blocks, -1, total)
     count = rows.shape[1]
-    name = cache_argument(suite.network)
     same = (rows == rows[:, :1]).all(1).long().cumprod(1).sum(1)  # [blocks]
     shared = same.minimum(length.view(blocks, -1).amin(1) - 1)
+    if count > 1 and int(shared.min()) >= _WORTH:
+        state = _shared(suite, target, weights, rows, length, shared)
+        if state is not None:
+            return state
+    seen = torch.arange(total) < length[:, None]
+    inputs = {
+        "input_ids": ids,
+        "attention_mask": seen.long(),
+        "answer_positions": (length - 1 - total)[:, None],
+    }
+    output = target(weights, {**suite.to_device(inputs), "use_cache": True})
+    cache = getattr(output, cache_argument(suite.network))
+    return Prefilled(output.logits[:, -1], cache, seen, length)
+
+
+def _shared(
+    suite: CausalSuite, target: Any, weights: Weights, rows: Tensor, length: Tensor, shared: Tensor
+) -> Prefilled | None:
+    """As `prefill`, with the first tokens of each network's prompts read once.
+
+    Args:
+        suite: Whose network reads.
+        target: The frozen target.
+        weights: `B` networks.
+        rows: `[B, S, L]` prompts.
+        length: `[B · S]`, tokens of each.
+        shared: `[B]`, first tokens that the prompts of a network have in common.
+
+    Returns:
+        None where the model keeps something else than the keys and values of all tokens.
+    """
+    name = cache_argument(suite.network)
+    blocks, count, total = rows.shape
     place = torch.arange(total)
-    if count == 1 or int(shared.min()) < _WORTH or name != "past_key_values":
-        seen = place < length[:, None]
-        inputs = {
-            "input_ids": ids,
-            "attention_mask": seen.long(),
-            "answer_positions": (length - 1 - total)[:, None],
-        }
-        output = target(weights, {**suite.to_device(inputs), "use_cache": True})
-        return Prefilled(output.logits[:, -1], getattr(output, name), seen, length)
     most = int(shared.max())
     head = place[:most] < shared[:, None]
     inputs = {
@@ -90,14 +115,17 @@ def prefill(
         "attention_mask": head.long(),
         "answer_positions": torch.full((blocks, 1), -1),
     }
-    cache = target(weights, {**suite.to_device(inputs), "use_cache": True}).past_key_values
+    output = target(weights, {**suite.to_device(inputs), "use_cache": True})
+    cache = getattr(output, name)
+    if not _grows(cache):
+        return None
     cache.batch_repeat_interleave(count)
     begin = shared.repeat_interleave(count)
     rest = length - begin
     width = int(rest.max())
     inside = place[:width] < rest[:, None]
     at = begin[:, None] + place[:width]
-    tokens = ids.gather(1, at.clamp(max=total - 1)).masked_fill(~inside, suite.pad)
+    tokens = rows.flatten(0, 1).gather(1, at.clamp(max=total - 1)).masked_fill(~inside, suite.pad)
     # The columns between the shared part and the rest stay masked; positions leave no gap.
     seen = torch.cat([head.repeat_interleave(count, 0), inside], 1)
     inputs = {
@@ -106,6 +134,13 @@ def prefill(
         "position_ids": at,
         "answer_positions": (rest - 1 - width)[:, None],
     }
-    kept = {"past_key_values": cache, "use_cache": True}
-    output = target(weights, {**suite.to_device(inputs), **kept})
-    return Prefilled(output.logits[:, -1], output.past_key_values, seen, length)
+    output = target(weights, {**suite.to_device(inputs), name: cache, "use_cache": True})
+    return Prefilled(output.logits[:, -1], getattr(output, name), seen, length)
+
+
+def _grows(cache: Any) -> bool:
+    """Whether a cache is keys and values of all tokens: no window, no recurrent state."""
+    layers = getattr(cache, "layers", None)
+    return bool(layers) and all(
+        hasattr(layer, "keys") and not getattr(layer, "is_sliding", False) for layer in layers
+    )
