@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hypergen._utils.errors import RunError, UsageError
 from hypergen._utils.io import write_json
+from hypergen.generators import MultiTask, load
 from hypergen.specs import Weights, WeightSpec
 from hypergen.targets import Target
 from hypergen.zoo.adapters import train_multitask
@@ -21,6 +22,7 @@ from hypergen.zoo.tasks import TaskSuite
 # As `hypergen.evaluation.RunAssets` reads them; training does not import evaluation.
 FOLDER = "baselines"
 ZOO, MULTITASK, SETTINGS = "zoo.safetensors", "multitask.safetensors", "settings.json"
+MULTITASK_PLAIN = "multitask_plain.safetensors"  # of prompts without descriptions
 
 
 def save_baselines(
@@ -78,6 +80,32 @@ def save_multitask(
     weights = train_multitask(target, target.spec, suite, tasks, **options)
     weights.provenance = made
     weights.save(path)
+
+
+def copy_multitask(run: Path, file: str, source: str, spec: WeightSpec) -> None:
+    """Takes a baseline from a run of the generator `MultiTask`.
+
+    Args:
+        run: The run folder that gets it.
+        file: `MULTITASK` or `MULTITASK_PLAIN`.
+        source: The other run folder.
+        spec: What it must be.
+
+    Raises:
+        RunError: There is no such run, or it is damaged.
+        UsageError: It is of another generator or spec; says which.
+    """
+    generator = load(source)
+    if not isinstance(generator, MultiTask):
+        raise UsageError(f"{source} is a run of {type(generator).__name__}, not of MultiTask")
+    if generator.spec != spec:
+        raise UsageError(
+            f"{source} holds an adapter for {generator.spec!r}, this recipe generates {spec!r}: "
+            "use the same model, dtype and method"
+        )
+    weights = spec.from_flat(generator.weights.detach()[None])
+    weights.provenance = {"run": Path(source).name, **generator.provenance}
+    weights.save(run / FOLDER / file)
 
 
 def _is_there(path: Path, how: dict[str, Any]) -> bool:

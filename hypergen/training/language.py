@@ -19,13 +19,22 @@ from hypergen.conditions import ConditionEncoder, text_encoder_by_name
 from hypergen.specs import Weights
 from hypergen.targets import make_target
 from hypergen.training.bank import Batch, WordingBank
-from hypergen.training.baselines import save_baselines, save_multitask, stored_adapters
+from hypergen.training.baselines import (
+    MULTITASK,
+    MULTITASK_PLAIN,
+    copy_multitask,
+    save_baselines,
+    save_multitask,
+    stored_adapters,
+)
 from hypergen.training.data import TaskDataModule
 from hypergen.training.parts import Parts
 from hypergen.training.wordings import VariedBank
 from hypergen.zoo.language import AdapterRun, CausalSuite, TextTask, read_tasks, train_adapters
 from hypergen.zoo.language.methods import is_lora, method_spec
 from hypergen.zoo.language.splits import choose_families
+from hypergen.zoo.language.tokens import IGNORED
+from hypergen.zoo.language.variants import InContext
 from hypergen.zoo.store import Zoo
 
 DEFAULT_TASKS = "$HYPERGEN_DATA/tasks"
@@ -72,17 +81,25 @@ class LanguageDataModule(TaskDataModule):
             description is read once for all of them; where the method is LoRA when not given
             (others prepend or trace what a packed mask does not know).
         group: Batches that are drawn together and cut by length, so that little is padded.
+        teacher_examples: Demonstrations in the prompt of the model whose answers the objective
+            `distillation` imitates; the description is there too, whatever is dropped for the
+            generated adapter.
         max_length: Most tokens of a sample.
         scoring: What tasks are scored by: `"exact"` match of the greedy answer, `"rank"` of the
             closed label set, or `"auto"`: rank where the task's file gives labels.
         eval_samples: Most test samples of a task, evenly spaced.
         eval_rows: Rows of a forward pass in evaluation.
         dtype: Dtype of the frozen model, such as `"bfloat16"`; generated weights stay float32.
+        attention: transformers' `attn_implementation`; `"eager"` is the faster one for sequences of
+            about a hundred tokens on a CPU, and what methods other than LoRA need.
         zoo_folder: A zoo of adapters (`hypergen zoo build`) for reconstruction and baselines.
         zoo_steps: Without a folder, steps to train each training task's adapter in; 0 for no zoo.
         zoo_samples: Samples of an adapter in one of these steps.
         zoo_lr: Peak learning rate of adapters trained here: zoo, multi-task, oracles.
         multitask_steps: Steps to train the multi-task baseline in; 0 for none.
+        multitask: A run of the generator `MultiTask` to take as the multi-task baseline instead,
+            trained on the same batches for as long as the run that it is compared with.
+        multitask_plain: The same, trained without descriptions in its prompts.
         oracle_steps: Steps in which `hypergen evaluate` trains oracles; 0 for none.
         cache: Folder of tokenised texts; memory alone when not given.
         tasks_per_batch: Networks of a batch (over all processes).
@@ -118,16 +135,20 @@ class LanguageDataModule(TaskDataModule):
         prompt_dropout: float = 0.0,
         pack: bool | None = None,
         group: int = 1,
+        teacher_examples: int = 3,
         max_length: int = 256,
         scoring: Literal["auto", "exact", "rank"] = "auto",
         eval_samples: int | None = 64,
         eval_rows: int = 64,
         dtype: str = "float32",
+        attention: str | None = None,
         zoo_folder: str | None = None,
         zoo_steps: int = 0,
         zoo_samples: int = 4,
         zoo_lr: float = 2e-3,
         multitask_steps: int = 0,
+        multitask: str | None = None,
+        multitask_plain: str | None = None,
         oracle_steps: int = 0,
         cache: str | None = None,
         tasks_per_batch: int = 8,
@@ -179,10 +200,15 @@ class LanguageDataModule(TaskDataModule):
         self.prompt_dropout, self.group, self.scoring = prompt_dropout, group, scoring
         self.pack = is_lora(self.method) if pack is None else pack
         self.max_length, self.eval_samples, self.eval_rows = max_length, eval_samples, eval_rows
-        self.dtype, self.cache = dtype, cache
+        self.dtype, self.attention, self.cache = dtype, attention, cache
         self.zoo_folder, self.zoo_steps = zoo_folder, zoo_steps
         self.zoo_samples, self.zoo_lr = zoo_samples, zoo_lr
         self.multitask_steps, self.oracle_steps = multitask_steps, oracle_steps
+        self.multitask_runs = {MULTITASK: multitask, MULTITASK_PLAIN: multitask_plain}
+        if multitask is not None and multitask_steps:
+            raise UsageError("multitask names a trained adapter: leave out multitask_steps")
+        self.teacher_examples = teacher_examples
+        self._taught: CausalSuite | None = None
         self._length: Tensor | None = None
 
     # -- parts ---------------------------------------------------------------------------------
@@ -206,8 +232,10 @@ class LanguageDataModule(TaskDataModule):
             [task.family for task in tasks], self.heldout_families, self.val_families, self.seed
         )
         load: dict[str, Any] = {"dtype": self.dtype}
-        if not is_lora(self.method):
-            load["attention"] = "eager"  # torch.func cannot trace every fused attention
+        # torch.func cannot trace every fused attention.
+        attention = self.attention or (None if is_lora(self.method) else "eager")
+        if attention is not None:
+            load["attention"] = attention
         model = str(Path(self.model).resolve()) if Path(self.model).exists() else self.model
         try:
             suite = CausalSuite(
@@ -344,7 +372,28 @@ class LanguageDataModule(TaskDataModule):
     def _sample(
         self, tasks: Tensor, generator: torch.Generator, split: str, share: slice | None = None
     ) -> Batch:
-        return super()._sample(tasks, generator, self._instances(tasks, split), share)
+        suite = self.suite
+        assert isinstance(suite, CausalSuite)
+        taught = "teacher_logits" in self.needs
+        suite.teacher = self._teacher(suite) if taught else None
+        batch = super()._sample(tasks, generator, self._instances(tasks, split), share)
+        if taught:
+            with torch.no_grad():
+                batch["teacher_logits"] = self.target.base(batch.pop("teacher"))
+            batch["label_mask"] = batch["labels"] != IGNORED
+        return batch
+
+    def _teacher(self, suite: CausalSuite) -> CausalSuite:
+        """The suite with description and demonstrations in its prompt."""
+        if self._taught is None:
+            if not suite.prompt.description:
+                raise UsageError(
+                    "the objective 'distillation' learns from the model that is given the "
+                    "description: set prompt.description, and prompt_dropout=1 if the adapter is "
+                    "to do without"
+                )
+            self._taught = InContext.with_shots(suite, self.teacher_examples)
+        return self._taught
 
     def score(self, weights: Weights, tasks: Tensor, split: str) -> Tensor:
         """Score `[B]` of each network on its task; the suite sends its batches to the target."""
@@ -379,7 +428,11 @@ class LanguageDataModule(TaskDataModule):
             "seed": self.seed,
         }
         tasks = self.suite.task_splits[self.train_tasks]
-        save_multitask(run, self.suite, self.target, tasks, options)
+        if self.multitask_runs[MULTITASK] is None:
+            save_multitask(run, self.suite, self.target, tasks, options)
+        for file, source in self.multitask_runs.items():
+            if source is not None:
+                copy_multitask(run, file, source, self.spec)
 
 
 def _length(task: TextTask) -> float:

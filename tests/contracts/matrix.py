@@ -24,6 +24,7 @@ from hypergen.conditions import (
 from hypergen.generators import (
     Generator,
     MLPGenerator,
+    MultiTask,
     NearestExpert,
     PerceiverGenerator,
     PromptToEffect,
@@ -170,6 +171,7 @@ GENERATORS: dict[str, tuple[type[Generator], dict[str, Any]]] = {
         {"generator": "TextToLoRA", "generator_args": _T2L, "combine": "ranks"},
     ),
     "prompt_to_effect": (PromptToEffect, {**_TRANSFORMER, "share": "group"}),
+    "multitask": (MultiTask, {}),
     "nearest": (NearestExpert, {}),
     "weighted": (WeightedExperts, {"top_k": 3, "temperature": 0.2}),
     "weighted_updates": (WeightedExperts, {"mix": "updates", "top_k": 2, "temperature": 0.2}),
@@ -192,8 +194,10 @@ ONLY: dict[str, tuple[str, ...]] = {
 # Roles of the slots that a generator fills alike for every condition.
 ALIKE: dict[str, tuple[str, ...]] = {"zhyper_diag": ("lora_A",), "zhyper_full_shared": ("lora_A",)}
 
+# Generators that say the same to every condition.
+SAME = ("multitask",)
 # Generators whose output does not vary with the numbers of a condition, or not differentiably.
-CONSTANT = ("nearest", "weighted_updates")
+CONSTANT = ("multitask", "nearest", "weighted_updates")
 # Generators that start as a mean of their experts, entry by entry or of the updates.
 MEANS = ("nearest", "weighted", "weighted_updates", "routed", "routed_free", "sg_lora")
 

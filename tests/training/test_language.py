@@ -15,8 +15,10 @@ from hypergen import cli
 from hypergen.conditions import HashingEncoder
 from hypergen.errors import RunError, UsageError
 from hypergen.evaluation.assets import RunAssets
-from hypergen.specs import PeftSpec
+from hypergen.generators import MultiTask, TextToLoRA
+from hypergen.specs import PeftSpec, Weights
 from hypergen.training.language import LanguageDataModule
+from hypergen.training.objectives import make_objective
 from hypergen.training.wordings import VariedBank
 from hypergen.zoo import TaskSuite
 from hypergen.zoo.language.splits import choose_families
@@ -183,6 +185,59 @@ def test_batches_of_a_group_are_cut_by_length(model, tasks):
     assert len(set(drawn)) > 2
     with pytest.raises(UsageError, match="group must be 1 or more"):
         data(model, tasks, group=0)
+
+
+@pytest.mark.parametrize("pack", [False, True])
+def test_the_teacher_is_given_the_description_and_demonstrations(model, tmp_path, pack):
+    tasks = tiny.write_tasks(
+        tmp_path / "tasks",
+        kinds=family(tiny.kinds(), "kinds"),
+        echo=family(tiny.echo(), "echo"),
+        swapped=family(tiny.kinds(True), "others"),
+    )
+    options = {"prompt": {"description": True}, "pack": pack, "samples_per_task": 2}
+    module = data(model, tasks, **options, prompt_dropout=1.0, teacher_examples=1, max_length=96)
+    module.needs = frozenset({"inputs", "teacher_logits"})
+    seen = []
+    base = module.target.base
+    module.target.base = lambda inputs: seen.append(inputs) or base(inputs)
+    batch = next(iter(module.train_dataloader()))
+    decode = module.suite.language_model.tokenizer.batch_decode
+    asked, told = words(module, batch), decode(seen[0]["input_ids"])
+    assert not any("say animal" in text or "is it" in text for text in asked)
+    assert all("Output : animal Input" in t or "Output : cat Input" in t for t in told), told
+    assert batch["teacher_logits"].shape[:2] == batch["labels"].shape
+    objective = make_objective("distillation", module)
+    weights = module.spec.neutral(2)
+    assert float(objective(weights, batch)) > 0
+    # The base with the teacher's own prompt has nothing to learn.
+    own = {**batch, "inputs": seen[0]}
+    assert abs(float(objective(weights, own))) < 1e-6
+    plain = data(model, tasks)
+    plain.needs = module.needs
+    with pytest.raises(UsageError, match=r"set prompt\.description"):
+        next(iter(plain.train_dataloader()))
+
+
+def test_baselines_are_taken_from_runs(model, tasks, tmp_path):
+    module = data(model, tasks)
+    torch.manual_seed(0)
+    adapter = MultiTask(module.spec, module.encoder)
+    with torch.no_grad():
+        adapter.weights.normal_()
+    adapter.save_pretrained(tmp_path / "multitask" / "generator")
+    own = data(model, tasks, multitask_plain=str(tmp_path / "multitask"))
+    own.save(tmp_path / "run")
+    stored = Weights.load(tmp_path / "run" / "baselines" / "multitask_plain.safetensors")
+    assert torch.equal(stored.flat()[0], adapter.weights)
+    TextToLoRA(module.spec, module.encoder, hidden=8).save_pretrained(tmp_path / "other")
+    with pytest.raises(UsageError, match="not of MultiTask"):
+        data(model, tasks, multitask=str(tmp_path / "other")).save(tmp_path / "run")
+    wide = data(model, tasks, multitask=str(tmp_path / "multitask"), method={"r": 3})
+    with pytest.raises(UsageError, match="the same model, dtype and method"):
+        wide.save(tmp_path / "run")
+    with pytest.raises(UsageError, match="leave out multitask_steps"):
+        data(model, tasks, multitask="somewhere", multitask_steps=3)
 
 
 def _first(module, count):

@@ -85,6 +85,8 @@ class CausalSuite(TextSuite):
         self.end: int | None = tokenizer.eos_token_id
         pad = tokenizer.pad_token_id
         self.pad = int(next(t for t in (pad, self.end, 0) if t is not None))
+        # The suite with a prompt that says more, whose answers are to be imitated.
+        self.teacher: CausalSuite | None = None
         self._heads: tuple[Ragged, Tensor] | None = None
         self._tables: dict[str, tuple[Ragged, Ragged, Tensor]] = {}
         self._lines: tuple[Tensor, Tensor] | None = None
@@ -102,7 +104,7 @@ class CausalSuite(TextSuite):
         """
         if self._heads is None:
             tokenizer, prompt = self.language_model.tokenizer, self.prompt
-            start = _start_tokens(tokenizer) if prompt.template == "plain" else []
+            start = start_tokens(tokenizer) if prompt.template == "plain" else []
             per_task = [
                 t.descriptions if prompt.description else t.descriptions[:1] for t in self.tasks
             ]
@@ -292,7 +294,8 @@ class CausalSuite(TextSuite):
     ) -> dict[str, Any]:
         """Draws instances and, if the prompt holds one, training descriptions.
 
-        With `pack`, one description for all samples of a network.
+        With `pack`, one description for all samples of a network. With a `teacher`, its inputs for
+        the same answers are under that name.
         """
         self.check_split(tasks, split)
         shape = (len(tasks), samples)
@@ -307,7 +310,12 @@ class CausalSuite(TextSuite):
                 dropped = torch.rand(len(tasks), 1, generator=generator) < self.prompt_dropout
                 wordings = torch.where(dropped, -1, wordings)
             wordings = wordings[:, 0] if self.pack else wordings
-        return self.train_batch(tasks, draw.long(), split, wordings)
+        batch = self.train_batch(tasks, draw.long(), split, wordings)
+        if self.teacher is not None:
+            told = None if wordings is None else wordings.clamp(min=0)
+            asked = self.teacher.train_batch(tasks, draw.long(), split, told)
+            batch["teacher"] = asked["inputs"]
+        return batch
 
     def sample_losses(self, output: Tensor, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """Cross-entropy summed over answer tokens and their number, `[B, S]` each."""
@@ -434,7 +442,7 @@ class CausalSuite(TextSuite):
         return self.scoring == "rank" or (self.scoring == "auto" and bool(task.labels))
 
 
-def _start_tokens(tokenizer: Any) -> list[int]:
+def start_tokens(tokenizer: Any) -> list[int]:
     """What the tokenizer puts before a text (a BOS token, or nothing)."""
     plain, full = encode(tokenizer, ["a"]), encode(tokenizer, ["a"], special=True)
     return full[0][: full[0].index(plain[0][0])] if plain[0][0] in full[0] else []
