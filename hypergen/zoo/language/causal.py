@@ -14,7 +14,7 @@ from hypergen._utils.errors import UsageError
 from hypergen.specs import Weights
 from hypergen.zoo.base_call import BaseCall
 from hypergen.zoo.language.answers import answer_only
-from hypergen.zoo.language.models import LanguageModel
+from hypergen.zoo.language.models import Kind, LanguageModel
 from hypergen.zoo.language.packing import packed_batch, packed_losses
 from hypergen.zoo.language.prompts import Prompt
 from hypergen.zoo.language.room import make_room, stacks
@@ -49,7 +49,7 @@ class CausalSuite(TextSuite):
         **options: Those of `TextSuite`.
     """
 
-    kind = "causal"
+    kind: Kind = "causal"
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from functools import singledispatch
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -41,7 +42,7 @@ def greedy_answers(
     rows: Tensor,
     split: str = "test",
     wordings: Tensor | None = None,
-    state: Prefilled | None = None,
+    state: Any = None,
 ) -> list[str]:
     """The answers that the networks write, `B · S` texts in blocks by task.
 
@@ -64,19 +65,34 @@ def greedy_answers(
     reference = answers.lengths[(first[tasks][:, None] + rows).flatten()]
     steps = min(suite.max_new_tokens, int(reference.max()) + 2)
     ends = LineEnds(suite, tasks, rows, split)
-    if state is None:
-        ids, length, _ = suite.sequences(tasks, rows, split, None, wordings)
-        if keeps_state(target):
-            state = prefill(suite, target, weights, ids, length, len(tasks))
-    if state is None:
-        written = _repeated(suite, target, weights, ids, length, steps, ends)
-    else:
-        written = _continued(suite, target, weights, state.branch(), steps, ends)
+    written = write(suite, target, weights, tasks, rows, split, wordings, state, steps, ends)
     keep = torch.ones_like(written, dtype=torch.bool)
     if suite.end is not None:
         keep = (written == suite.end).cumsum(1) == 0
     texts = [row[mask].tolist() for row, mask in zip(written, keep, strict=True)]
     return suite.language_model.tokenizer.batch_decode(texts, skip_special_tokens=True)
+
+
+@singledispatch
+def write(
+    suite: CausalSuite,
+    target: Any,
+    weights: Weights,
+    tasks: Tensor,
+    rows: Tensor,
+    split: str,
+    wordings: Tensor | None,
+    state: Any,
+    steps: int,
+    ends: LineEnds,
+) -> Tensor:
+    """The tokens of `greedy_answers`, `[N, T]` with T of at most `steps`, by kind of suite."""
+    if state is None:
+        ids, length, _ = suite.sequences(tasks, rows, split, None, wordings)
+        if not keeps_state(target):
+            return _repeated(suite, target, weights, ids, length, steps, ends)
+        state = prefill(suite, target, weights, ids, length, len(tasks))
+    return _continued(suite, target, weights, state.branch(), steps, ends)
 
 
 class LineEnds:

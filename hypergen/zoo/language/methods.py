@@ -11,7 +11,11 @@ from hypergen.specs import LoRASpec, PeftSpec, WeightSpec
 from hypergen.specs.peft import build_config
 from hypergen.zoo.language.models import LanguageModel
 
-TASK_TYPES = {"causal": "CAUSAL_LM", "encoder": "FEATURE_EXTRACTION"}
+TASK_TYPES = {
+    "causal": "CAUSAL_LM",
+    "seq2seq": "SEQ_2_SEQ_LM",
+    "encoder": "FEATURE_EXTRACTION",
+}
 
 
 def is_lora(method: Mapping[str, Any]) -> bool:

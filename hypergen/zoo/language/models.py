@@ -136,11 +136,7 @@ def load_language_model(
             )
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
     except (OSError, ValueError, KeyError) as error:
-        reason = (str(error).strip() or type(error).__name__).split("\n", 1)[0]
-        raise UsageError(
-            f"cannot load model {str(name)!r}: {reason}. Give a folder or GGUF file that is here, "
-            f"{' or '.join(map(repr, sorted(PACKAGED)))}, or a hub name while online"
-        ) from error
+        raise _not_loaded(name, error) from error
     missing = sorted(found["missing_keys"])
     if missing and all(key.startswith("pooler.") for key in missing):
         # Drawn at random at each load, and read by nobody: the model would never be the same.
@@ -151,6 +147,39 @@ def load_language_model(
         raise UsageError(f"model {str(name)!r} has no fast tokenizer (tokenizer.json)")
     model.config._name_or_path = public
     return LanguageModel(model.eval().requires_grad_(False), tokenizer, public, kind)
+
+
+def model_kind(name: str | Path, revision: str | None = None) -> Kind:
+    """What kind of model a name stands for, from its configuration alone.
+
+    Args:
+        name: As for `load_language_model`; a GGUF file is taken for causal.
+        revision: Revision on the hub.
+
+    Raises:
+        UsageError: There is no such model here.
+        MissingExtraError: The package of a short name is not installed.
+    """
+    source, _ = find_model(str(name))
+    if source.suffix == ".gguf":
+        return "causal"
+    import transformers
+
+    folder = source if source.is_dir() else str(name)
+    try:
+        with _quiet():
+            options = {"revision": revision} if revision else {}
+            return _kind(transformers.AutoConfig.from_pretrained(folder, **options))
+    except (OSError, ValueError, KeyError) as error:
+        raise _not_loaded(name, error) from error
+
+
+def _not_loaded(name: str | Path, error: Exception) -> UsageError:
+    reason = (str(error).strip() or type(error).__name__).split("\n", 1)[0]
+    return UsageError(
+        f"cannot load model {str(name)!r}: {reason}. Give a folder or GGUF file that is here, "
+        f"{' or '.join(map(repr, sorted(PACKAGED)))}, or a hub name while online"
+    )
 
 
 def find_model(name: str) -> tuple[Path, str]:

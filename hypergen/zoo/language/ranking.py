@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import singledispatch
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,6 +26,7 @@ def rows_at_once(suite: CausalSuite, tasks: Tensor, split: str) -> int:
     return max(1, min(suite.eval_batch, MOST_LOGITS // max(1, longest)))
 
 
+@singledispatch
 @torch.no_grad()
 def choice_scores(
     suite: CausalSuite,
@@ -170,13 +172,18 @@ def _pack(suite: CausalSuite, choices: list[tuple[str, ...]]) -> tuple[Ragged, R
         Tokens, number of the choice that each belongs to, and the row of each instance `[N]`.
     """
     distinct = {options: i for i, options in enumerate(dict.fromkeys(choices))}
-    words = {text: i for i, text in enumerate(dict.fromkeys(t for o in distinct for t in o))}
-    encoded = encode(suite.language_model.tokenizer, [suite.prompt.answer(t) for t in words])
-    end = [] if suite.end is None else [suite.end]
-    tokens = [[i for t in o for i in (*encoded[words[t]], *end)] for o in distinct]
-    numbers = [
-        [c for c, t in enumerate(o) for _ in range(len(encoded[words[t]]) + len(end))]
-        for o in distinct
-    ]
+    words, encoded = distinct_choices(suite, choices)
+    tokens = [[i for t in o for i in encoded[words[t]]] for o in distinct]
+    numbers = [[c for c, t in enumerate(o) for _ in encoded[words[t]]] for o in distinct]
     index = torch.tensor([distinct[options] for options in choices])
     return Ragged.of(tokens), Ragged.of(numbers), index
+
+
+def distinct_choices(
+    suite: CausalSuite, choices: list[tuple[str, ...]]
+) -> tuple[dict[str, int], list[list[int]]]:
+    """Text of a choice → number, and the tokens of each with the one that ends an answer."""
+    words = {text: i for i, text in enumerate(dict.fromkeys(t for o in choices for t in o))}
+    encoded = encode(suite.language_model.tokenizer, [suite.prompt.answer(t) for t in words])
+    end = [] if suite.end is None else [suite.end]
+    return words, [[*row, *end] for row in encoded]

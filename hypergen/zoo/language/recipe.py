@@ -19,10 +19,10 @@ from hypergen.specs import LoRASpec, WeightSpec
 from hypergen.targets import LoRATarget, PeftTarget, Target
 from hypergen.zoo.build.ranges import Range
 from hypergen.zoo.build.recipe import Recipe
-from hypergen.zoo.language.causal import CausalSuite
-from hypergen.zoo.language.methods import TASK_TYPES, method_spec
+from hypergen.zoo.language.kinds import SUITES
+from hypergen.zoo.language.methods import method_spec
 from hypergen.zoo.language.models import LanguageModel, load_language_model
-from hypergen.zoo.language.sentence import SentenceSuite, answerable
+from hypergen.zoo.language.sentence import answerable
 from hypergen.zoo.language.suite import TextSuite
 from hypergen.zoo.language.tasks import TaskFileError, TextTask, read_tasks
 from hypergen.zoo.language.train import AdapterRun, AdapterTrajectories, train_adapters
@@ -34,6 +34,8 @@ KEY = "adapter"
 @dataclass(frozen=True)
 class AdapterZoo(Recipe):
     """One adapter for each text task (and seed) on a frozen language model or sentence encoder.
+
+    The kind of the model (`model_kind`) says how tasks are asked and judged.
 
     All adapters of a job train in the same forward and backward passes. Tasks with inputs of
     similar length share a job, so that little is padded. A sentence encoder takes the tasks with
@@ -162,8 +164,6 @@ class AdapterZoo(Recipe):
         is_lora = "peft_type" not in self.method
         # torch.func, which runs other methods, cannot trace every fused attention.
         loaded = load_language_model(self.model, attention=None if is_lora else "eager")
-        if loaded.kind not in TASK_TYPES:
-            raise UsageError(f"model {self.model!r} is an encoder–decoder: no suite trains it yet")
         loaded.model.to(self.device)
         return loaded, is_lora
 
@@ -206,7 +206,7 @@ class AdapterZoo(Recipe):
     def suite(self, job: int) -> TextSuite:
         """The tasks of a job, as they are trained and scored."""
         language_model, _ = self._frozen
-        kind = CausalSuite if language_model.kind == "causal" else SentenceSuite
+        kind = SUITES[language_model.kind]
         try:
             return kind(
                 language_model,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import singledispatch
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +13,7 @@ from hypergen._utils.errors import UsageError
 from hypergen.specs import Weights
 from hypergen.zoo.base_call import BaseCall
 from hypergen.zoo.language.decoding import first_line, greedy_answers, is_right
-from hypergen.zoo.language.prefill import Prefilled, keeps_state, prefill
+from hypergen.zoo.language.prefill import keeps_state, prefill
 from hypergen.zoo.language.ranking import choice_scores, rows_at_once
 from hypergen.zoo.language.rouge import rouge_l
 
@@ -123,7 +124,7 @@ def _group(
             for task, numbers in zip(tasks.tolist(), rows.tolist(), strict=True)
             for row in numbers
         ]
-        state = _read(suite, target, weights, tasks, rows, split, wordings)
+        state = read_prompts(suite, target, weights, tasks, rows, split, wordings)
         hits: dict[str, list[float]] = {}
         if ranked:
             choices = [
@@ -157,16 +158,20 @@ def _group(
     return {name: values / count for name, values in total.items()}
 
 
-def _read(
+@singledispatch
+def read_prompts(
     suite: CausalSuite,
     target: Any,
     weights: Weights,
     tasks: Tensor,
     rows: Tensor,
     split: str,
-    wordings: Tensor | None,
-) -> Prefilled | None:
-    """The prompts, read once for all metrics where the target can go on from there."""
+    wordings: Tensor | None = None,
+) -> Any:
+    """The prompts, read once for all metrics where the target can go on from there; else None.
+
+    What is returned, by kind of suite, is the `state` of `greedy_answers` and `choice_scores`.
+    """
     if not keeps_state(target):
         return None
     ids, length, _ = suite.sequences(tasks, rows, split, None, wordings)

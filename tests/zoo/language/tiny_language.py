@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    BertConfig,
+    BertModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from hypergen.zoo.language import LanguageModel
 
@@ -69,6 +78,51 @@ def encoder() -> LanguageModel:
     )
     model = BertModel(config, add_pooling_layer=False).eval()
     return LanguageModel(model, tokenizer(True), "tiny-bert", "encoder")
+
+
+def t5() -> LanguageModel:
+    """Counts distances between tokens; its decoder starts with the padding."""
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=len(SPECIAL) + len(WORDS),
+        d_model=32,
+        d_kv=8,
+        d_ff=48,
+        num_layers=2,
+        num_heads=4,
+        dropout_rate=0.0,
+        pad_token_id=0,
+        eos_token_id=2,
+        decoder_start_token_id=0,
+        tie_word_embeddings=False,
+        initializer_factor=1.0,
+    )
+    made = T5ForConditionalGeneration(config).eval()
+    return LanguageModel(made, tokenizer(), "tiny-t5", "seq2seq")
+
+
+def bart() -> LanguageModel:
+    """Numbers tokens; tokenizer and decoder put a token before a text."""
+    torch.manual_seed(0)
+    config = BartConfig(
+        vocab_size=len(SPECIAL) + len(WORDS),
+        d_model=32,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=48,
+        decoder_ffn_dim=48,
+        max_position_embeddings=128,
+        init_std=0.3,
+        pad_token_id=0,
+        bos_token_id=3,
+        eos_token_id=2,
+        decoder_start_token_id=2,
+        forced_eos_token_id=None,
+    )
+    made = BartForConditionalGeneration(config).eval()
+    return LanguageModel(made, tokenizer(True), "tiny-bart", "seq2seq")
 
 
 def instance(text: str, *outputs: str, split: str | None = None) -> dict[str, Any]:

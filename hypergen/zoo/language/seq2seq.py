@@ -1,0 +1,122 @@
+"""Seq2SeqSuite: text tasks for an encoder–decoder model that writes the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hypergen._utils.errors import UsageError
+from hypergen.zoo.language.causal import CausalSuite, start_tokens
+from hypergen.zoo.language.models import LanguageModel
+from hypergen.zoo.language.tasks import TextTask
+from hypergen.zoo.language.tokens import IGNORED, Ragged, encode, join
+from hypergen.zoo.tasks import TaskSuite
+
+
+class Seq2SeqSuite(CausalSuite):
+    """Tasks whose answer a frozen encoder–decoder model (T5, BART, …) writes.
+
+    The encoder reads the prompt, with what the tokenizer puts around a text; the decoder writes the
+    answer and the token that ends it. So labels, logits and positions are those of answers alone.
+    Losses and scores are those of `CausalSuite`, which see; decoding and ranking by
+    `hypergen.zoo.language.seq2seq_decoding` encode every prompt once.
+
+    An adapter may sit on any module of encoder and decoder, cross-attention included: both get the
+    same rows, in blocks by network.
+
+    Args:
+        model: An encoder–decoder model.
+        tasks: See `TextSuite`.
+        **options: Those of `CausalSuite`, without `pack`.
+
+    Raises:
+        UsageError: The model does not say which token its decoder starts with, or `pack` is set.
+    """
+
+    kind = "seq2seq"
+
+    def __init__(
+        self,
+        model: str | LanguageModel,
+        tasks: str | Path | Sequence[TextTask],
+        **options: Any,
+    ) -> None:
+        super().__init__(model, tasks, **options)
+        if self.pack:
+            raise UsageError("pack: an encoder reads every sample by itself, leave it out")
+        config, tokenizer = self.language_model.model.config, self.language_model.tokenizer
+        start = getattr(config, "decoder_start_token_id", None)
+        if start is None:
+            raise UsageError(
+                f"model {self.language_model.name!r} does not say which token its decoder starts "
+                "with: set decoder_start_token_id in its config.json"
+            )
+        # BART writes its BOS token before a text, T5 nothing: given, and never predicted.
+        self.begin = torch.tensor([start, *start_tokens(tokenizer)])
+        # What the tokenizer puts behind a text ends the prompt.
+        end = encode(tokenizer, ["a"], special=True)[0][len(start_tokens(tokenizer)) :]
+        end = end[len(encode(tokenizer, ["a"])[0]) :]
+        self.tail = Ragged.of([[*self.tail.values.tolist(), *end]])
+
+    def _network(self, model: nn.Module) -> nn.Module:
+        getter = getattr(model, "get_output_embeddings", None)
+        if not callable(getter) or getter() is None:
+            raise UsageError(f"{type(model).__name__} has no output layer: it gives no logits")
+        return model
+
+    def decoder_inputs(self, answers: tuple[Ragged, Tensor]) -> tuple[Tensor, Tensor]:
+        """What the decoder reads to predict answers, and what it should say.
+
+        Args:
+            answers: Table and rows `[N]`.
+
+        Returns:
+            Tokens `[N, P - 1 + K]` behind P tokens that begin every answer, and labels `[N, K]`.
+        """
+        ids, bounds = join([answers], self.pad)
+        inside = torch.arange(ids.shape[1]) < bounds[-1][:, None]
+        begin = self.begin.expand(len(ids), -1)
+        return torch.cat([begin, ids[:, :-1]], 1), ids.masked_fill(~inside, IGNORED)
+
+    def batch(
+        self, tasks: Tensor, rows: Tensor, split: str = "train", wordings: Tensor | None = None
+    ) -> dict[str, Any]:
+        """Prompts for the encoder and answers for the decoder; see `TextSuite.batch`."""
+        _, answers, first = self.table(split)
+        number = (first[tasks][:, None] + rows).flatten()
+        ids, length, _ = self.sequences(tasks, rows, split, None, wordings)
+        decoder, labels = self.decoder_inputs((answers, number))
+        return {
+            "inputs": {
+                **self.to_device(
+                    {
+                        "input_ids": ids,
+                        "attention_mask": (torch.arange(ids.shape[1]) < length[:, None]).long(),
+                        "decoder_input_ids": decoder,
+                    }
+                ),
+                "use_cache": False,
+            },
+            "labels": labels.to(self.device),
+            "blocks": len(tasks),
+        }
+
+    def sample_losses(self, output: Any, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """Cross-entropy summed over answer tokens and their number, `[B, S]` each."""
+        logits = output["logits"][:, -batch["labels"].shape[1] :]  # behind the tokens given
+        return super().sample_losses(logits, batch)
+
+    def prompt_variants(self, shots: int = 3) -> dict[str, TaskSuite]:
+        """See `CausalSuite.prompt_variants`."""
+        from hypergen.zoo.language.seq2seq_variants import InContext, WithoutDescription
+
+        if not self.prompt.description:
+            return {}
+        variants: dict[str, TaskSuite] = {"plain": WithoutDescription.of(self)}
+        if shots > 0:
+            variants["incontext"] = InContext.with_shots(self, shots)
+        return variants
