@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +86,11 @@ def _refuse_quantised(model: nn.Module, spec: WeightSpec) -> None:
         method = config.get("quant_method") if isinstance(config, Mapping) else None
         method = method or getattr(config, "quant_method", None) or type(config).__name__
         raise WeightsError(f"the base is quantised ({getattr(method, 'value', method)}): {advice}")
-    paths = spec.modules if isinstance(spec, LoRASpec) else ()
-    for path, module in find_modules(model, paths).items():
+    modules = dict(model.named_modules())
+    for path in spec.modules if isinstance(spec, LoRASpec) else ():
+        module = modules.get(path)
+        if module is None:
+            return  # another base, which is told next
         weight = module._parameters.get("weight")
         # Quantisers keep whole numbers, small floats, or a tensor class of their own.
         if weight is None or weight.dtype not in _FLOATS or type(weight.data) is not Tensor:
@@ -192,11 +196,14 @@ def save_merged(model: Any, tokenizer: Any, weights: Weights, folder: str | Path
             "state dict instead"
         )
     folder = Path(folder)
-    with atomic_folder(folder, overwrite=True) as temporary:
+    with atomic_folder(folder, overwrite=True) as temporary, _without_bar():
         model.save_pretrained(temporary)
         if tokenizer is not None:
             tokenizer.save_pretrained(temporary)
         write_text(temporary / "README.md", merged_card(weights))
+        mode = (temporary / "README.md").stat().st_mode
+        for file in temporary.glob("*.safetensors"):
+            file.chmod(mode)  # as every other file's; the library keeps others out
         mark = {
             "hypergen": __version__,
             "merged": weights.spec.kind,
@@ -206,3 +213,16 @@ def save_merged(model: Any, tokenizer: Any, weights: Weights, folder: str | Path
         }
         write_json(temporary / MARK_FILE, mark)
     return folder
+
+
+@contextmanager
+def _without_bar() -> Iterator[None]:
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

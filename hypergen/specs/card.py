@@ -51,7 +51,7 @@ def merged_card(weights: Weights) -> str:
         "",
         "Servers take the folder as any other model: `vllm serve " + _HERE + "`.",
     ]
-    return "\n".join([*lines, "", *_limits(weights), ""])
+    return "\n".join([*lines, "", *_limits(weights, merged=True), ""])
 
 
 def _front(weights: Weights, library: str, relation: str | None) -> list[str]:
@@ -143,16 +143,21 @@ def _vllm_code(weights: Weights) -> list[str]:
     ]
 
 
-def _limits(weights: Weights) -> list[str]:
+def _limits(weights: Weights, merged: bool = False) -> list[str]:
     gain = (
         "The gain over the base is the generator's own estimate"
         if weights.expected_gain is not None
         else "How much it gains over the base is not known"
     )
-    return [
+    lines = [
         "## Limits",
         "",
         f"- {gain}: measure it on examples of your own before you rely on it.",
+    ]
+    if merged:
+        return lines
+    return [
+        *lines,
         "- It fits the base model of that fingerprint; another revision or quantisation of the "
         "same name gives other results.",
     ]

@@ -97,7 +97,14 @@ class Weights:
                 raise IndexError(f"weights hold {len(self)} networks, index {key} is out of range")
             key = slice(key, key + 1 or None)
         rows = key if isinstance(key, slice) else _index(key, self.device)
-        return self._map(lambda tensor: tensor[rows])
+        out = self._map(lambda tensor: tensor[rows])
+        texts = self.provenance.get("text")
+        if isinstance(texts, list | tuple) and texts and len(self) % len(texts) == 0:
+            # Rows are ordered input by input: each keeps the sentence that it was made from.
+            kept = torch.arange(len(self), device=self.device)[rows] // (len(self) // len(texts))
+            own = [texts[i] for i in kept.tolist()]
+            out.provenance["text"] = own[0] if len(own) == 1 else own
+        return out
 
     def __iter__(self) -> Iterator[Weights]:
         return (self[i] for i in range(len(self)))

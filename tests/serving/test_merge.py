@@ -147,6 +147,8 @@ def test_what_cannot_be_merged_is_told():
         merge_into_base(draw(PrefixSpec(net, 2)), net)
     with pytest.raises(WeightsError, match="made for another base model than this Llama"):
         merge_into_base(draw(spec), tiny.make("llama", seed=1))
+    with pytest.raises(WeightsError, match="made for another base model than this GPT2LMHeadModel"):
+        merge_into_base(draw(spec), tiny.make("gpt2"))
     with pytest.raises(WeightsError, match="contains NaN"):
         merge_into_base(draw(spec) * float("nan"), net)
     small = tiny.make("mlp")

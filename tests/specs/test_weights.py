@@ -203,6 +203,19 @@ def test_files_keep_everything(flat, tmp_path):
     assert path.read_bytes() == first
 
 
+def test_rows_keep_the_sentence_that_they_were_made_from():
+    w = weights(4)
+    w.provenance = {"text": ["a", "b"], "generator": "G"}  # two draws of each
+    assert [one.provenance["text"] for one in w] == ["a", "a", "b", "b"]
+    assert w[[3, 0]].provenance == {"text": ["b", "a"], "generator": "G"}
+    assert w[1:3][1].provenance["text"] == "b"
+    assert w.provenance["text"] == ["a", "b"]
+    w.provenance = {"text": ["a", "b", "c"]}  # which of them a row is made from is not known
+    assert w[0].provenance["text"] == ["a", "b", "c"]
+    w.provenance = {"text": "a"}
+    assert w[0].provenance["text"] == "a"
+
+
 def test_damaged_files_are_told(tmp_path):
     path = tmp_path / "w.safetensors"
     save_safetensors(path, {"a": torch.zeros(1)}, {"format": "pt"})
