@@ -1,9 +1,9 @@
-"""The four figures of a report, as PNG bytes. Matplotlib is imported when one is drawn."""
+"""The figures of a report, as PNG bytes. Matplotlib is imported when one is drawn."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -11,9 +11,6 @@ from hypergen._utils.figures import new_figure, png, tidy
 from hypergen.evaluation.calibration import Calibration
 from hypergen.evaluation.compare import WeightComparison
 from hypergen.evaluation.result import LABELS, Evaluation, SplitResult
-
-if TYPE_CHECKING:
-    pass
 
 # Okabe and Ito's palette, told apart by the colour-blind; dashes tell the lines apart in grey.
 STYLE: dict[str, dict[str, Any]] = {
@@ -24,6 +21,11 @@ STYLE: dict[str, dict[str, Any]] = {
     "mean": {"color": "#CC79A7", "linestyle": (0, (6, 1, 1, 1)), "marker": "v"},
     "shuffled": {"color": "#56B4E9", "linestyle": (0, (2, 1.2)), "marker": "P"},
     "base": {"color": "#7F7F7F", "linestyle": "-", "marker": "X"},
+    "incontext": {"color": "#E69F00", "linestyle": (0, (4, 1, 1, 1, 1, 1)), "marker": "<"},
+    # The same without a description: pale, thin.
+    "generated_plain": {"color": "#E8A87C", "linestyle": (0, (1, 2)), "marker": "o"},
+    "multitask_plain": {"color": "#7FCFB5", "linestyle": (0, (1, 2)), "marker": "D"},
+    "base_plain": {"color": "#BDBDBD", "linestyle": (0, (1, 2)), "marker": "X"},
 }
 _ACCENT, _BLUE, _GREY = "#D55E00", "#0072B2", "#7F7F7F"
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from hypergen._utils.figures import CSS
 from hypergen._utils.io import atomic_folder, dump_json, write_json, write_text
-from hypergen.evaluation import plots
-from hypergen.evaluation.result import LABELS, Evaluation, SplitResult
+from hypergen.evaluation import markup, plots, taskplot
+from hypergen.evaluation.result import Evaluation
 
 REPORT_FILE, METRICS_FILE = "report.html", "metrics.json"
 
@@ -69,6 +69,15 @@ def draw(evaluation: Evaluation) -> dict[str, tuple[bytes, str]]:
         ),
     }
     for name, split in evaluation.splits.items():
+        pictures[f"tasks_{_slug(name)}"] = (
+            taskplot.tasks(split),
+            f"Split {escape(name)}, task by task, the largest gain over the unchanged base first. "
+            "The stripe leads from the base (grey cross) to the generated weights (orange dot); "
+            "it is grey where they are worse than the base. The bar of the dot is the standard "
+            "deviation over the task's descriptions. The empty square is what training on the "
+            "task itself reaches.",
+        )
+    for name, split in evaluation.splits.items():
         if split.weights is not None:
             pictures[f"weights_{_slug(name)}"] = (
                 plots.weights_against_oracle(split, split.weights),
@@ -101,16 +110,18 @@ def to_html(
         "<h1>Generated weights against every baseline</h1>",
         f"<p>{_lead(evaluation)}</p>",
         "<h2>Scores</h2>",
-        _table(evaluation),
+        markup.scores(evaluation.splits),
         "<p>Each cell: mean over tasks, and below it the 95% bootstrap interval. <em>Gap "
         "closed</em> is (generated − base) / (trained on the task − base). A task's generated "
         "score is the mean over its descriptions.</p>",
+        *markup.metrics(evaluation.splits),
         "<h2>Where it does not win</h2>",
         *_notes(evaluation),
     ]
-    titles = {"means": "Means", "by_task": "Task by task", "calibration": "Expected gain"}
+    titles = {"means": "Means", "by_task": "Sorted scores", "calibration": "Expected gain"}
     for name, (data, caption) in pictures.items():
-        title = titles.get(name, f"Weights, {name.removeprefix('weights_')}")
+        kind, _, rest = name.partition("_")
+        title = titles.get(name) or f"{'Tasks' if kind == 'tasks' else 'Weights'}, {rest}"
         encoded = base64.b64encode(data).decode("ascii")
         parts += [
             f"<h2>{escape(title)}</h2>",
@@ -121,7 +132,7 @@ def to_html(
         parts.append(f"<p>{_calibration(evaluation)}</p>")
     parts += [
         "<h2>Differences</h2>",
-        _differences(evaluation),
+        markup.differences(evaluation.splits),
         "<h2>Settings</h2>",
         f"<pre>{escape(dump_json({**evaluation.settings, **extras}, nonfinite='null'))}</pre>",
         "</body></html>",
@@ -145,41 +156,6 @@ def _lead(evaluation: Evaluation) -> str:
     )
 
 
-def _cell(value: float | None, interval: tuple[float, float] | None, percent: bool = False) -> str:
-    if value is None or interval is None:
-        return "<td>–</td>"
-    low, high = interval
-    if percent:
-        return f"<td>{100 * value:.1f}%<small>{100 * low:.1f} to {100 * high:.1f}</small></td>"
-    return f"<td>{value:.3f}<small>{low:.3f} to {high:.3f}</small></td>"
-
-
-def _table(evaluation: Evaluation) -> str:
-    methods = [m for m in LABELS if any(m in s.means for s in evaluation.splits.values())]
-    gaps = [
-        g
-        for g in ("gap_closed", "gap_closed_shuffled")
-        if any(g in s.gaps for s in evaluation.splits.values())
-    ]
-    titles = {"gap_closed": "gap closed", "gap_closed_shuffled": "gap closed, shuffled"}
-    heads = ["split", "tasks", *(LABELS[m] for m in methods), *(titles[g] for g in gaps)]
-    rows = []
-    for split in evaluation.splits.values():
-        cells = [f"<td>{escape(split.name)}</td><td>{len(split.tasks)}</td>"]
-        for method in methods:
-            cell = _cell(split.means.get(method), split.ci.get(method))
-            cells.append(
-                cell.replace("<td>", '<td class="own">') if method == "generated" else cell
-            )
-        cells += [_cell(split.gaps.get(g), split.ci.get(g), percent=True) for g in gaps]
-        rows.append(f"<tr>{''.join(cells)}</tr>")
-    head = "".join(f"<th>{escape(h)}</th>" for h in heads)
-    return (
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
-    )
-
-
 def _notes(evaluation: Evaluation) -> list[str]:
     notes = evaluation.notes()
     if not notes:
@@ -188,26 +164,6 @@ def _notes(evaluation: Evaluation) -> list[str]:
             "of the paired difference excludes zero.</p>"
         ]
     return [f'<p class="note">{escape(note)}</p>' for note in notes]
-
-
-def _differences(evaluation: Evaluation) -> str:
-    def row(split: SplitResult) -> str:
-        cells = []
-        for method in methods:
-            difference, interval = split.versus.get(method, (None, None))
-            cells.append(_cell(difference, interval))
-        spread = float(split.scores["generated"].spread.nanmean())
-        return f"<tr><td>{escape(split.name)}</td>{''.join(cells)}<td>{spread:.3f}</td></tr>"
-
-    methods = [m for m in LABELS if any(m in s.versus for s in evaluation.splits.values())]
-    head = "".join(f"<th>minus {escape(LABELS[m])}</th>" for m in methods)
-    body = "".join(row(split) for split in evaluation.splits.values())
-    return (
-        "<p>Generated minus each method over the same tasks, with the 95% interval of the paired "
-        "difference; and the mean spread (standard deviation) of a task's score over its "
-        f'descriptions.</p><div class="wide"><table><thead><tr><th>split</th>{head}'
-        f"<th>spread</th></tr></thead><tbody>{body}</tbody></table></div>"
-    )
 
 
 def _calibration(evaluation: Evaluation) -> str:

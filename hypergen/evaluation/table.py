@@ -8,12 +8,12 @@ from hypergen.evaluation.bootstrap import Interval
 from hypergen.evaluation.result import LABELS, SplitResult
 
 METRIC_LABELS = {"exact": "exact match", "rank": "label ranking", "rouge_l": "ROUGE-L"}
-_WIDE = 7  # most methods that are columns
+WIDE = 7  # most methods that are columns
 
 
 def table(splits: Mapping[str, SplitResult]) -> list[str]:
     """Lines: a row for each split, or, of many methods, a row for each method; in percent."""
-    if all(len(split.means) <= _WIDE for split in splits.values()):
+    if len(methods_of(splits)) <= WIDE:
         return _by_split(splits)
     lines: list[str] = []
     for split in splits.values():
@@ -21,8 +21,13 @@ def table(splits: Mapping[str, SplitResult]) -> list[str]:
     return lines
 
 
+def methods_of(splits: Mapping[str, SplitResult]) -> list[str]:
+    """The methods that any split has, in the order of tables."""
+    return [m for m in LABELS if any(m in s.means for s in splits.values())]
+
+
 def _by_split(splits: Mapping[str, SplitResult]) -> list[str]:
-    methods = [m for m in LABELS if any(m in s.means for s in splits.values())]
+    methods = methods_of(splits)
     rows = [["split", "tasks", *methods, "generated 95% CI", "gap closed 95% CI"]]
     for split in splits.values():
         cells = [split.name, str(len(split.tasks))]

@@ -33,6 +33,9 @@ def test_the_files_are_there(folder):
         "means.png",
         "by_task.png",
         "calibration.png",
+        "tasks_heldout_tasks.png",
+        "tasks_heldout_wordings.png",
+        "tasks_seen_wordings.png",
         "weights_heldout_tasks.png",
         "weights_heldout_wordings.png",
         "weights_seen_wordings.png",
@@ -49,6 +52,9 @@ def test_the_page_loads_nothing(folder):
         for name in (
             "means.png",
             "by_task.png",
+            "tasks_heldout_tasks.png",
+            "tasks_heldout_wordings.png",
+            "tasks_seen_wordings.png",
             "weights_heldout_tasks.png",
             "weights_heldout_wordings.png",
             "weights_seen_wordings.png",
@@ -102,7 +108,7 @@ def test_one_task_without_baselines_can_be_drawn(toy, tmp_path):
     generator.gain = None
     splits = {"a/b <c>": Split([25], "train", 1)}
     small = evaluate(generator, toy.target, toy.suite, splits, oracle_steps=0)
-    assert set(draw(small)) == {"means", "by_task"}
+    assert set(draw(small)) == {"means", "by_task", "tasks_a-b--c-"}
     html = write_report(tmp_path / "r", small).read_text()
     assert "a/b &lt;c&gt;" in html
 

@@ -141,7 +141,7 @@ def test_every_method_is_shown_every_description(text, calls):
 def test_generator_and_prompt_read_one_sentence_and_shuffled_only_the_generator_another(
     text, calls
 ):
-    seen, found = calls
+    seen, _ = calls
     suite = text.suite
     texts = [(t, w) for t in (1, 2, 3) for w in range(min(3, len(suite.tasks[t].descriptions)))]
     sentences = [suite.tasks[t].descriptions[w] for t, w in texts]
@@ -157,7 +157,8 @@ def test_generator_and_prompt_read_one_sentence_and_shuffled_only_the_generator_
         near = torch.stack([(rows - one).abs().amax(1).amin() for one in flat]) < 1e-5
         if not bool(near.all()):
             continue  # the zoo, oracles, the multi-task adapter
-        for read, shown in zip(of(flat), zip(tasks.tolist(), wordings.tolist()), strict=True):
+        pairs = zip(tasks.tolist(), wordings.tolist(), strict=True)
+        for read, shown in zip(of(flat), pairs, strict=True):
             (own if read[0] == shown[0] else other).add((read, shown))
     assert own == {(pair, pair) for pair in texts}
     assert {shown for _, shown in other} == set(texts)  # every right prompt, once
@@ -231,7 +232,7 @@ def test_a_run_is_evaluated_on_a_folder_in_the_layout_of_the_real_repository(run
     assert set(found["tasks"]) == {"one"}
     assert "oracle" not in split
     assert "incontext" not in split
-    assert PLAIN <= set(split)
+    assert set(split) >= PLAIN
     said = " ".join(found["skipped"])
     assert "bad.json: field 'Instances[0].output' is missing" in said
     assert "'single' has no samples in the split 'test'" in said
@@ -282,3 +283,15 @@ def test_descriptions_that_an_encoder_does_not_take_are_cut_for_it_alone(text):
     )
     assert found.settings["descriptions_cut_for_the_encoder"] == {"a": 2}
     assert any("longer than the encoder takes" in note for note in found.notes())
+
+
+def test_the_report_shows_every_method_and_every_task(calls, tmp_path):
+    _, found = calls
+    html = write_report(tmp_path, found).read_text()
+    for label in ("unchanged base with demonstrations", "generated, no description shown"):
+        assert html.count(f"<td>{label}</td>") == 2  # scores and metrics
+        assert f"<td>minus {label}</td>" in html
+    assert "<th>ROUGE-L</th>" in html
+    split = found.splits["heldout_tasks"]
+    assert f"<td>{split.metrics['base']['rouge_l']:.3f}</td>" in html
+    assert (tmp_path / "plots" / "tasks_heldout_tasks.png").read_bytes().startswith(b"\x89PNG")
