@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -14,7 +13,9 @@ from torch import Tensor, nn
 from hypergen._utils.errors import SpecError, WeightsError, did_you_mean
 from hypergen.conditions import Condition, ConditionEncoder
 from hypergen.generators.base import Generator
+from hypergen.generators.multitask import stored_weights
 from hypergen.specs import LoRASpec, Weights, WeightSpec
+from hypergen.specs.models import describe_base
 
 # sigmoid(±4) = 0.982, 0.018: near the ends, where a gradient still comes through.
 _GATE_START = {"open": 4.0, "closed": -4.0}
@@ -47,9 +48,13 @@ class SharedPlusDelta(Generator):
             no gate when not given.
         delta_dropout: Share of the rows whose delta is left out in training, so that the shared
             part stays a good adapter on its own.
-        shared_file: A file of `Weights.save` with one set of weights to start the shared part
-            from. For `"ranks"` a LoRA of the shared ranks; its own alpha is accounted for.
+        shared_file: What to start the shared part from: a file of `Weights.save` with one set of
+            weights, or the run folder of a `MultiTask`. For `"ranks"` a LoRA of the shared ranks;
+            its own alpha is accounted for.
         freeze_shared: Do not train the shared part.
+        guidance: What deltas are multiplied by when weights are generated (not in training): above
+            1 it moves away from the shared weights, in the direction that the condition asks for,
+            as classifier-free guidance does (Ho and Salimans, arXiv:2207.12598).
 
     Raises:
         SpecError: An option does not fit the spec, or there is no such generator.
@@ -68,6 +73,7 @@ class SharedPlusDelta(Generator):
         delta_dropout: float = 0.0,
         shared_file: str | None = None,
         freeze_shared: bool = False,
+        guidance: float = 1.0,
     ) -> None:
         config = {
             "generator": generator,
@@ -79,6 +85,7 @@ class SharedPlusDelta(Generator):
             # What was loaded is saved with the generator: the file is not asked for again.
             "shared_file": None,
             "freeze_shared": freeze_shared,
+            "guidance": guidance,
         }
         super().__init__(spec, encoder, config)
         if combine not in ("add", "ranks"):
@@ -87,7 +94,7 @@ class SharedPlusDelta(Generator):
             raise SpecError(f"gate {gate!r} is neither open nor closed")
         if not 0 <= delta_dropout < 1:
             raise SpecError(f"delta_dropout must be at least 0 and below 1, not {delta_dropout}")
-        self.combine, self.delta_dropout = combine, delta_dropout
+        self.combine, self.delta_dropout, self.guidance = combine, delta_dropout, guidance
         self.shared_spec: WeightSpec = spec
         delta_spec: WeightSpec = spec
         self._sources: list[list[tuple[int, list[int]]]] = []
@@ -109,7 +116,7 @@ class SharedPlusDelta(Generator):
             nn.init.constant_(linear.bias, _GATE_START[gate])
             self.gate = nn.Sequential(nn.LayerNorm(encoder.dim), linear)
         if shared_file is not None:
-            self.set_shared(Weights.load(Path(shared_file)))
+            self.set_shared(stored_weights(shared_file))
 
     def gates(self, condition: Condition) -> Tensor:
         """Factor of each row's delta, `[B]`; 1 without a gate."""
@@ -169,7 +176,10 @@ class SharedPlusDelta(Generator):
                 "the shared weights are not a LoRA of the modules that are generated"
             )
         if given.config["base"]["fingerprint"] != own.config["base"]["fingerprint"]:
-            raise WeightsError("the shared weights were made for another base model")
+            raise WeightsError(
+                "the shared weights were made for another base model: "
+                f"{describe_base(given.config['base'])}, not {describe_base(own.config['base'])}"
+            )
         out = dict(tensors)
         for module in own.modules:
             if given.rank(module) != own.rank(module):
@@ -183,6 +193,8 @@ class SharedPlusDelta(Generator):
 
     def _join(self, delta: Weights, condition: Condition) -> Weights:
         factor = self.gates(condition)
+        if not self.training:
+            factor = factor * self.guidance
         if self.training and self.delta_dropout:
             factor = factor * (torch.rand(len(factor), device=factor.device) >= self.delta_dropout)
         return self._combine(delta, factor)

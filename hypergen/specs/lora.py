@@ -15,6 +15,7 @@ from hypergen.specs.base import WeightSpec
 from hypergen.specs.models import (
     base_config,
     check_called,
+    describe_base,
     is_conv1d,
     is_linear,
     layer_index,
@@ -251,7 +252,8 @@ def concatenate_ranks(
             odd = sorted(set(spec.modules) ^ set(first.modules)) or ["(order)"]
             raise WeightsError(f"the adapters target different modules: {odd[0]!r}")
         if spec.config["base"]["fingerprint"] != first.config["base"]["fingerprint"]:
-            raise WeightsError("the adapters were made for different base models")
+            bases = " and ".join(describe_base(s.config["base"]) for s in (first, spec))
+            raise WeightsError(f"the adapters were made for different base models: {bases}")
     slots: list[Slot] = []
     tensors: dict[str, Tensor] = {}
     modules: dict[str, dict[str, float | int | str]] = {}

@@ -11,7 +11,7 @@ import torch
 
 from hypergen.conditions import FusedEncoder, HashingEncoder, TaskEncoder
 from hypergen.errors import SpecError, WeightsError
-from hypergen.generators import Generator, SharedPlusDelta
+from hypergen.generators import Generator, MultiTask, SharedPlusDelta
 from hypergen.generators.shared import split_ranks
 from hypergen.specs import LoRASpec, WeightSpec, concatenate_ranks
 from hypergen.training.optim import parameter_groups
@@ -237,5 +237,28 @@ def test_shared_weights_that_do_not_fit_are_told():
     WeightSpec.__init__(
         foreign, slots, {**config, "base": {**config["base"], "fingerprint": "another"}}
     )
-    with pytest.raises(WeightsError, match="another base model"):
+    with pytest.raises(WeightsError, match=r"another base model: .*another\), not "):
         ranks.set_shared(foreign.from_flat(foreign.initial(0)))
+
+
+def test_guidance_scales_the_delta_of_generated_weights_alone():
+    net = moved()
+    condition = HashingEncoder(16)(TEXTS)
+    plain = net.generate(condition=condition).flat()
+    shared = net.shared_weights(3).flat().detach()
+    net.guidance = 2.5
+    guided = net.generate(condition=condition).flat()
+    torch.testing.assert_close(guided - shared, 2.5 * (plain - shared), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(net.train()(condition).flat(), plain)
+
+
+def test_the_shared_part_starts_from_a_multi_task_run(tmp_path):
+    adapter = MultiTask(SPEC, HashingEncoder(16))
+    with torch.no_grad():
+        adapter.weights.normal_()
+    adapter.save_pretrained(tmp_path / "run" / "generator")
+    net = drawn(shared_file=str(tmp_path / "run"))
+    torch.testing.assert_close(net.generate("yes").flat()[0], adapter.weights.detach())
+    net.save_pretrained(tmp_path / "other" / "generator")
+    with pytest.raises(WeightsError, match="not of MultiTask"):
+        drawn(shared_file=str(tmp_path / "other"))
