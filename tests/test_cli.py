@@ -7,7 +7,7 @@ import math
 import os
 import subprocess
 import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -168,6 +168,19 @@ def test_weights_of_a_mix_may_be_left_out_or_negative(command):
     assert cli.main([*words, "--mix"]) == 0
     assert cli.main([*words, "--mix", "0.7", "-0.3"]) == 0
     assert calls == [("run", []), ("run", [0.7, -0.3])]
+
+
+def test_a_recorded_base_is_looked_for_in_packages_first(monkeypatch):
+    models = ModuleType("hypergen.zoo.language.models")
+    models.PACKAGED = {
+        "gone": SimpleNamespace(hub_name="some/model", module="no_such_module"),
+        "here": SimpleNamespace(hub_name="some/model", module="json"),
+    }
+    models.load_language_model = lambda name: SimpleNamespace(model=name, tokenizer="t")
+    monkeypatch.setitem(sys.modules, "hypergen.zoo.language.models", models)
+    assert cli._load_base("some/model", True) == ("here", "t")
+    assert cli._load_base("some/model", False) == ("some/model", "t")  # as --base says
+    assert cli._load_base("other/model", True) == ("other/model", "t")
 
 
 def test_defaults_of_the_other_verbs(command, demo):
