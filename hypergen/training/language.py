@@ -31,10 +31,10 @@ from hypergen.training.data import TaskDataModule
 from hypergen.training.parts import Parts
 from hypergen.training.wordings import VariedBank
 from hypergen.zoo.language import AdapterRun, CausalSuite, TextTask, read_tasks, train_adapters
+from hypergen.zoo.language.kinds import writing_suite
 from hypergen.zoo.language.methods import is_lora, method_spec
 from hypergen.zoo.language.splits import choose_families
 from hypergen.zoo.language.tokens import IGNORED
-from hypergen.zoo.language.variants import InContext
 from hypergen.zoo.store import Zoo
 
 DEFAULT_TASKS = "$HYPERGEN_DATA/tasks"
@@ -42,7 +42,9 @@ _AT_ONCE = 8  # adapters of the zoo that train as one stack
 
 
 class LanguageDataModule(TaskDataModule):
-    """Text tasks (Super-NaturalInstructions format) for adapters of a frozen causal language model.
+    """Text tasks (Super-NaturalInstructions format) for adapters of a frozen language model.
+
+    The model writes the answers: it is causal or an encoder–decoder, which picks the suite.
 
     Tasks are split by family: training tasks in `"train"` (with their variants `"augmented"`, which
     is then what is trained on), validation families in `"val"`, held-out families in
@@ -78,8 +80,8 @@ class LanguageDataModule(TaskDataModule):
         prompt_dropout: Share of the networks of a batch whose prompt lacks the description that
             `prompt` puts there, so that what is generated has to say what to do.
         pack: Whether a network's samples stand behind one another in one sequence, so that a
-            description is read once for all of them; where the method is LoRA when not given
-            (others prepend or trace what a packed mask does not know).
+            description is read once for all of them; where the method is LoRA and the model causal
+            when not given (others prepend or trace what a packed mask does not know).
         group: Batches that are drawn together and cut by length, so that little is padded.
         teacher_examples: Demonstrations in the prompt of the model whose answers the objective
             `distillation` imitates; the description is there too, whatever is dropped for the
@@ -198,7 +200,7 @@ class LanguageDataModule(TaskDataModule):
         self.description_dropout, self.neutral = description_dropout, neutral
         self.wordings_per_task = wordings_per_task
         self.prompt_dropout, self.group, self.scoring = prompt_dropout, group, scoring
-        self.pack = is_lora(self.method) if pack is None else pack
+        self.pack = pack
         self.max_length, self.eval_samples, self.eval_rows = max_length, eval_samples, eval_rows
         self.dtype, self.attention, self.cache = dtype, attention, cache
         self.zoo_folder, self.zoo_steps = zoo_folder, zoo_steps
@@ -237,8 +239,10 @@ class LanguageDataModule(TaskDataModule):
         if attention is not None:
             load["attention"] = attention
         model = str(Path(self.model).resolve()) if Path(self.model).exists() else self.model
+        suite_class = writing_suite(model)
+        by_default = suite_class.packs and is_lora(self.method)
         try:
-            suite = CausalSuite(
+            suite = suite_class(
                 model,
                 folder,
                 prompt=self.prompt,
@@ -250,7 +254,7 @@ class LanguageDataModule(TaskDataModule):
                 load=load,
                 hashes={task.name: task.hash for task in tasks},
                 scoring=self.scoring,
-                pack=self.pack,
+                pack=by_default if self.pack is None else self.pack,
                 prompt_dropout=self.prompt_dropout,
                 max_length=self.max_length,
                 eval_samples=self.eval_samples,
@@ -392,7 +396,7 @@ class LanguageDataModule(TaskDataModule):
                     "description: set prompt.description, and prompt_dropout=1 if the adapter is "
                     "to do without"
                 )
-            self._taught = InContext.with_shots(suite, self.teacher_examples)
+            self._taught = suite.in_context(self.teacher_examples)
         return self._taught
 
     def score(self, weights: Weights, tasks: Tensor, split: str) -> Tensor:

@@ -393,3 +393,23 @@ def test_the_recipe_trains_evaluates_and_generates(model, tasks, tmp_path, capfd
     assert (out / "adapter_model.safetensors").is_file()
     generator = hypergen.load(run)
     assert type(generator).__name__ == "SharedPlusDelta"
+
+
+def test_an_encoder_decoder_model_is_trained_by_its_own_suite(tasks, tmp_path):
+    made = tiny.t5()
+    made.model.save_pretrained(tmp_path / "t5")
+    made.tokenizer.save_pretrained(tmp_path / "t5")
+    method = {"r": 2, "target_modules": ["q", "v"]}
+    prompt = {"description": True}
+    module = data(str(tmp_path / "t5"), tasks, method=method, prompt=prompt, pack=None)
+    assert type(module.suite).__name__ == "Seq2SeqSuite"
+    module.needs = frozenset({"teacher_logits"})
+    batch = next(iter(module.train_dataloader()))
+    assert "decoder_input_ids" in batch["inputs"]
+    torch.manual_seed(0)
+    generator = TextToLoRA(module.spec, module.encoder, hidden=8, depth=1)
+    loss = make_objective("distillation", module)(generator(batch["condition"]), batch)
+    loss.backward()
+    assert any(bool(p.grad.any()) for p in generator.parameters() if p.grad is not None)
+    module.suite.save(tmp_path)
+    assert type(TaskSuite.load(tmp_path)).__name__ == "Seq2SeqSuite"

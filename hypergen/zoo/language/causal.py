@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,9 @@ from hypergen.zoo.language.suite import TargetLike, TextSuite
 from hypergen.zoo.language.tasks import TextTask
 from hypergen.zoo.language.tokens import IGNORED, Ragged, content_hash, encode, join
 from hypergen.zoo.tasks import TaskSuite
+
+if TYPE_CHECKING:
+    from hypergen.zoo.language.variants import InContext, WithoutDescription
 
 Scoring = Literal["auto", "exact", "rank"]
 
@@ -50,6 +53,7 @@ class CausalSuite(TextSuite):
     """
 
     kind: Kind = "causal"
+    packs: ClassVar[bool] = True  # whether `pack` is for this kind of model
 
     def __init__(
         self,
@@ -395,14 +399,22 @@ class CausalSuite(TextSuite):
 
         None if the prompt holds no description; see `hypergen.zoo.language.variants`.
         """
-        from hypergen.zoo.language.variants import InContext, WithoutDescription
-
         if not self.prompt.description:
             return {}
-        variants: dict[str, TaskSuite] = {"plain": WithoutDescription.of(self)}
+        variants: dict[str, TaskSuite] = {"plain": self._variants()[0].of(self)}
         if shots > 0:
-            variants["incontext"] = InContext.with_shots(self, shots)
+            variants["incontext"] = self.in_context(shots)
         return variants
+
+    def in_context(self, shots: int) -> CausalSuite:
+        """The suite with up to `shots` demonstrations in its prompt."""
+        return self._variants()[1].with_shots(self, shots)
+
+    def _variants(self) -> tuple[type[WithoutDescription], type[InContext]]:
+        """The classes of the prompt's variants for this kind of model."""
+        from hypergen.zoo.language.variants import InContext, WithoutDescription
+
+        return WithoutDescription, InContext
 
     def stack_sizes(self, tasks: Tensor, samples: int, most: int) -> tuple[Tensor, list[int]]:
         """Tasks of similar length together, with no more tokens than fit in memory."""

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from types import MethodType
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from hypergen._utils.errors import UsageError
+from hypergen.specs.peft import structural_copy
 from hypergen.zoo.language.causal import CausalSuite, start_tokens
 from hypergen.zoo.language.models import LanguageModel
 from hypergen.zoo.language.tasks import TextTask
 from hypergen.zoo.language.tokens import IGNORED, Ragged, encode, join
-from hypergen.zoo.tasks import TaskSuite
+
+if TYPE_CHECKING:
+    from hypergen.zoo.language.variants import InContext, WithoutDescription
 
 
 class Seq2SeqSuite(CausalSuite):
@@ -38,6 +42,7 @@ class Seq2SeqSuite(CausalSuite):
     """
 
     kind = "seq2seq"
+    packs = False
 
     def __init__(
         self,
@@ -63,10 +68,7 @@ class Seq2SeqSuite(CausalSuite):
         self.tail = Ragged.of([[*self.tail.values.tolist(), *end]])
 
     def _network(self, model: nn.Module) -> nn.Module:
-        getter = getattr(model, "get_output_embeddings", None)
-        if not callable(getter) or getter() is None:
-            raise UsageError(f"{type(model).__name__} has no output layer: it gives no logits")
-        return model
+        return answers_alone(model)
 
     def decoder_inputs(self, answers: tuple[Ragged, Tensor]) -> tuple[Tensor, Tensor]:
         """What the decoder reads to predict answers, and what it should say.
@@ -99,24 +101,41 @@ class Seq2SeqSuite(CausalSuite):
                         "decoder_input_ids": decoder,
                     }
                 ),
-                "use_cache": False,
+                "answers_alone": labels.shape[1],
             },
             "labels": labels.to(self.device),
             "blocks": len(tasks),
         }
 
-    def sample_losses(self, output: Any, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-        """Cross-entropy summed over answer tokens and their number, `[B, S]` each."""
-        logits = output["logits"][:, -batch["labels"].shape[1] :]  # behind the tokens given
-        return super().sample_losses(logits, batch)
-
-    def prompt_variants(self, shots: int = 3) -> dict[str, TaskSuite]:
-        """See `CausalSuite.prompt_variants`."""
+    def _variants(self) -> tuple[type[WithoutDescription], type[InContext]]:
         from hypergen.zoo.language.seq2seq_variants import InContext, WithoutDescription
 
-        if not self.prompt.description:
-            return {}
-        variants: dict[str, TaskSuite] = {"plain": WithoutDescription.of(self)}
-        if shots > 0:
-            variants["incontext"] = InContext.with_shots(self, shots)
-        return variants
+        return WithoutDescription, InContext
+
+
+def answers_alone(model: nn.Module) -> nn.Module:
+    """A view of an encoder–decoder model that can return the logits of answers alone.
+
+    As `hypergen.zoo.language.answers.answer_only`, it shares every tensor with the model and has
+    the same forward, with one more argument: `answers_alone`, a number K, after which it keeps no
+    keys and values and returns the decoder's last logits, `[N, K, V]`.
+
+    Args:
+        model: An encoder–decoder model of transformers.
+
+    Raises:
+        UsageError: The model has no output layer.
+    """
+    getter = getattr(model, "get_output_embeddings", None)
+    if not callable(getter) or getter() is None:
+        raise UsageError(f"{type(model).__name__} has no output layer: it gives no logits")
+    view = structural_copy(model)
+    setattr(view, "forward", MethodType(_forward, view))  # noqa: B010  (a method, to mypy)
+    return view
+
+
+def _forward(self: Any, *args: Any, answers_alone: int | None = None, **kwargs: Any) -> Any:
+    forward = type(self).forward
+    if answers_alone is None:
+        return forward(self, *args, **kwargs)
+    return forward(self, *args, **{**kwargs, "use_cache": False}).logits[:, -answers_alone:]

@@ -149,7 +149,7 @@ def _repeated(
     ids = suite.begin.expand(len(prompts["input_ids"]), -1)
     for _ in range(steps):
         inputs = suite.to_device({**prompts, "decoder_input_ids": ids})
-        logits = target(weights, {**inputs, "use_cache": False})["logits"]
+        logits = target(weights, {**inputs, "answers_alone": 1})
         token = logits[:, -1].argmax(-1).cpu()
         ids = torch.cat([ids, token[:, None]], 1)
         if ends.all_after(token):
@@ -186,17 +186,15 @@ def _choice_scores(
         prompts = _prompts(suite, tasks, rows, split, wordings)
         prompts = {k: v.repeat_interleave(most, 0) for k, v in prompts.items()}
         inputs = suite.to_device({**prompts, "decoder_input_ids": decoder})
-        logits = target(weights, {**inputs, "use_cache": False})["logits"]
-        logits = logits[:, len(suite.begin) - 1 :]
+        logits = target(weights, {**inputs, "answers_alone": labels.shape[1]})
     else:
         logits = state.logits.repeat_interleave(most, 0)[:, None]
         tokens = decoder[:, len(suite.begin) :]
         if tokens.shape[1]:
             rest, _ = _go_on(suite, target, weights, state.branch(most), tokens)
             logits = torch.cat([logits, rest], 1)
-    losses, count = suite.sample_losses(
-        {"logits": logits}, {"labels": labels.to(suite.device), "blocks": 1}
-    )
+    batch = {"labels": labels.to(suite.device), "blocks": 1}
+    losses, count = suite.sample_losses(logits, batch)
     scores = -losses.cpu().view(-1, most)
     if suite.normalize_length:
         scores = scores / count.cpu().view(-1, most)

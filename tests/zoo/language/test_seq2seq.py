@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_language import all_tasks, bart, causal, t5
+from tiny_language import all_tasks, bart, causal, encoder, kinds, t5, write_tasks
 from torch.nn import functional as F
 
 from hypergen.errors import UsageError
@@ -12,10 +12,14 @@ from hypergen.serving import check_export
 from hypergen.specs import LoRASpec
 from hypergen.targets import LoRATarget
 from hypergen.zoo.base_call import BaseCall
-from hypergen.zoo.language import AdapterRun, CausalSuite, Seq2SeqSuite, train_adapters
+from hypergen.zoo.language import AdapterRun, Seq2SeqSuite, train_adapters
 from hypergen.zoo.language.decoding import greedy_answers
+from hypergen.zoo.language.kinds import SUITES, writing_suite
+from hypergen.zoo.language.models import model_kind
 from hypergen.zoo.language.ranking import choice_scores
+from hypergen.zoo.language.recipe import AdapterZoo
 from hypergen.zoo.language.scoring import read_prompts
+from hypergen.zoo.language.seq2seq import answers_alone
 
 # Self-attention of both halves, cross-attention, and a feed-forward layer of each.
 MODULES = {
@@ -183,8 +187,44 @@ def test_what_it_cannot_do_is_refused(suite):
         Seq2SeqSuite(suite.language_model, suite.tasks)
 
 
-def test_only_a_model_with_an_output_layer_writes(tmp_path):
-    model = causal()
-    with pytest.raises(UsageError, match="has no output layer"):
-        Seq2SeqSuite._network(None, model.model.model)
-    assert isinstance(CausalSuite(model, all_tasks(tmp_path)), CausalSuite)
+def test_only_a_model_with_an_output_layer_writes():
+    with pytest.raises(UsageError, match="LlamaModel has no output layer"):
+        answers_alone(causal().model.model)
+
+
+@pytest.mark.parametrize("make", [causal, t5, encoder])
+def test_the_kind_of_a_model_is_read_off_its_configuration(make, tmp_path):
+    made = make()
+    made.model.config.architectures = [type(made.model).__name__]
+    made.model.config.save_pretrained(tmp_path)
+    assert model_kind(tmp_path) == made.kind
+    if made.kind == "encoder":
+        with pytest.raises(UsageError, match="is an encoder and writes no answers"):
+            writing_suite(str(tmp_path))
+    else:
+        assert writing_suite(str(tmp_path)) is SUITES[made.kind]
+
+
+def test_a_model_that_is_not_here_has_no_kind(tmp_path):
+    with pytest.raises(UsageError, match=r"cannot load model '.*nowhere'"):
+        model_kind(tmp_path / "nowhere")
+    assert model_kind("some.gguf") == "causal"
+
+
+def test_a_zoo_of_an_encoder_decoder_model(tmp_path):
+    made = t5()
+    made.model.save_pretrained(tmp_path / "model")
+    made.tokenizer.save_pretrained(tmp_path / "model")
+    write_tasks(tmp_path / "tasks", kinds=kinds(), swapped=kinds(True))
+    recipe = AdapterZoo(
+        "tiny",
+        str(tmp_path / "model"),
+        str(tmp_path / "tasks"),
+        method={"r": 2, "target_modules": ["q", "v"]},
+        steps=2,
+        samples=2,
+    )
+    (block,) = recipe.run(0)
+    assert [row.task for row in block.rows] == ["kinds", "swapped"]
+    assert recipe.header().architectures["adapter"].spec.config["task_type"] == "SEQ_2_SEQ_LM"
+    assert isinstance(recipe.suite(0), Seq2SeqSuite)
