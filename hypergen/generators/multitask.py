@@ -9,7 +9,7 @@ from torch import nn
 
 from hypergen._utils.errors import WeightsError
 from hypergen.conditions import Condition, ConditionEncoder
-from hypergen.generators.base import Generator
+from hypergen.generators.base import Generator, load
 from hypergen.specs import Weights, WeightSpec
 
 
@@ -23,10 +23,11 @@ class MultiTask(Generator):
     Args:
         spec: What to emit.
         encoder: Only its kind of input matters; nothing is read of it.
-        file: A file of `Weights.save` with one set of weights to start from.
+        file: What to start from, see `stored_weights`.
 
     Raises:
-        WeightsError: The file's weights do not fit.
+        WeightsError: The stored weights do not fit.
+        RunError: There are none, or they are damaged.
     """
 
     def __init__(
@@ -36,12 +37,31 @@ class MultiTask(Generator):
         super().__init__(spec, encoder, {"file": None})
         self.weights = nn.Parameter(spec.initial(0))
         if file is not None:
-            weights = Weights.load(Path(file))
+            weights = stored_weights(file)
             if len(weights) != 1 or weights.spec != spec:
                 raise WeightsError(f"{file} does not hold one set of weights of {spec!r}")
             with torch.no_grad():
                 self.weights.copy_(weights.flat()[0])
 
+    def shared_weights(self, batch: int = 1) -> Weights:
+        """The weights without a condition, `batch` times."""
+        return self.spec.from_flat(self.weights.expand(batch, -1))
+
     def forward(self, condition: Condition) -> Weights:
         """The weights, once for each row of the condition."""
-        return self.spec.from_flat(self.weights.expand(len(condition), -1))
+        return self.shared_weights(len(condition))
+
+
+def stored_weights(path: str | Path) -> Weights:
+    """One set of weights: a file of `Weights.save`, or the run folder of a `MultiTask`.
+
+    Raises:
+        RunError: There is neither, or it is damaged.
+        WeightsError: The run is of another generator.
+    """
+    if Path(path).is_file():
+        return Weights.load(Path(path))
+    generator = load(path)
+    if not isinstance(generator, MultiTask):
+        raise WeightsError(f"{path} is a run of {type(generator).__name__}, not of MultiTask")
+    return generator.shared_weights().detach()

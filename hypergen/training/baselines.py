@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hypergen._utils.errors import RunError, UsageError
 from hypergen._utils.io import write_json
-from hypergen.generators import MultiTask, load
+from hypergen.generators.multitask import stored_weights
 from hypergen.specs import Weights, WeightSpec
 from hypergen.targets import Target
 from hypergen.zoo.adapters import train_multitask
@@ -93,18 +93,16 @@ def copy_multitask(run: Path, file: str, source: str, spec: WeightSpec) -> None:
 
     Raises:
         RunError: There is no such run, or it is damaged.
-        UsageError: It is of another generator or spec; says which.
+        WeightsError: It is of another generator; says which.
+        UsageError: It is of another spec; says which.
     """
-    generator = load(source)
-    if not isinstance(generator, MultiTask):
-        raise UsageError(f"{source} is a run of {type(generator).__name__}, not of MultiTask")
-    if generator.spec != spec:
+    weights = stored_weights(source)
+    if weights.spec != spec:
         raise UsageError(
-            f"{source} holds an adapter for {generator.spec!r}, this recipe generates {spec!r}: "
+            f"{source} holds an adapter for {weights.spec!r}, this recipe generates {spec!r}: "
             "use the same model, dtype and method"
         )
-    weights = spec.from_flat(generator.weights.detach()[None])
-    weights.provenance = {"run": Path(source).name, **generator.provenance}
+    weights.provenance = {"run": Path(source).name}
     weights.save(run / FOLDER / file)
 
 
