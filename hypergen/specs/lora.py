@@ -166,8 +166,9 @@ def _features(path: str, module: nn.Module) -> tuple[int, int, str]:
         # Quantised linears keep in_features and out_features, not the shape of the weight.
         return int(module.in_features), int(module.out_features), "linear"  # type: ignore[arg-type]
     raise SpecError(
-        f"module {path!r} is a {type(module).__name__}; LoRASpec takes Linear, Conv1D and "
-        "Embedding: narrow target_modules, or use PeftSpec"
+        f"module {path!r} is a {type(module).__name__}; LoRASpec takes Linear, Conv1D, "
+        "Embedding and quantised layers with in_features and out_features: narrow target_modules, "
+        "or use PeftSpec"
     )
 
 
