@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hypergen._utils.errors import ConditionError, UsageError
+from hypergen._utils.memory import memory_advice
 from hypergen._utils.progress import progress
 from hypergen._utils.seeding import generator as seeded
 from hypergen.conditions import Condition
@@ -100,11 +101,12 @@ class Scorer:
             else:
                 own = weights[part[:, 0]]
             further = (part[:, 2],) if shows else ()
-            if everything:
-                found = suite.metrics(call, own, part[:, 1], self.samples, *further)
-            else:
-                values = suite.score(call, own, part[:, 1], self.samples, *further)
-                found = {"score": values}
+            with memory_advice("evaluation", suite.memory_advice):
+                if everything:
+                    found = suite.metrics(call, own, part[:, 1], self.samples, *further)
+                else:
+                    values = suite.score(call, own, part[:, 1], self.samples, *further)
+                    found = {"score": values}
             for name, value in found.items():
                 parts.setdefault(name, []).append(value.cpu())
             if self.done is not None:

@@ -30,17 +30,27 @@ __all__ = [
 ]
 
 
-def make_target(model: nn.Module, spec: WeightSpec) -> Target:
+def make_target(model: nn.Module, spec: WeightSpec, checkpoint: bool = False) -> Target:
     """The target class that fits a spec.
 
+    Args:
+        model: The frozen network.
+        spec: What the weights mean.
+        checkpoint: Keep less for the backward pass, see `LoRATarget`; for LoRA and bottleneck
+            adapters, whose hooks can run a second time.
+
     Raises:
-        SpecError: No target takes this kind of spec.
+        SpecError: No target takes this kind of spec, or it cannot be checkpointed.
         WeightsError: The spec was made for another base model.
     """
     if isinstance(spec, LoRASpec):
-        return LoRATarget(model, spec)
+        return LoRATarget(model, spec, checkpoint)
     if isinstance(spec, AdapterSpec):
-        return AdapterTarget(model, spec)
+        return AdapterTarget(model, spec, checkpoint)
+    if checkpoint:
+        raise SpecError(
+            f"checkpoint is for LoRA and bottleneck adapters, not for a {spec.kind!r} spec"
+        )
     if isinstance(spec, PrefixSpec):
         return PrefixTarget(model, spec)
     if isinstance(spec, PeftSpec):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from hypergen.specs import AdapterSpec, Weights
 from hypergen.targets.base import Target, samples_of
+from hypergen.targets.checkpoint import checkpointed, repeated_layers
 from hypergen.targets.hooks import HookedModules, find_modules
 
 _ACTIVATIONS = {"relu": torch.relu, "gelu": nn.functional.gelu, "tanh": torch.tanh}
@@ -21,13 +23,18 @@ class AdapterTarget(Target):
     Args:
         model: The frozen network.
         spec: An `AdapterSpec` made for it.
+        checkpoint: Compute the activations of the network's repeated layers again in the backward
+            pass instead of keeping them; a transformers model then keeps no keys and values unless
+            asked to.
 
     Raises:
         WeightsError: The spec was made for another base, or a module of it is missing here.
+        SpecError: `checkpoint` is set and the network repeats no layer.
     """
 
-    def __init__(self, model: nn.Module, spec: AdapterSpec) -> None:
+    def __init__(self, model: nn.Module, spec: AdapterSpec, checkpoint: bool = False) -> None:
         super().__init__(model, spec)
+        self._layers = repeated_layers(model) if checkpoint else []
         self._paths = spec.modules
         self._activation = _ACTIVATIONS[spec.config["activation"]]
         adapted = find_modules(model, spec.modules)
@@ -50,5 +57,15 @@ class AdapterTarget(Target):
         for path in self._paths:
             down, down_bias, up, up_bias = (weights[f"{path}.adapter_{n}"] for n in names)
             parts[path] = (down, down_bias, up, up_bias)
-        with self._hooks.active(parts, samples_of(weights, args, kwargs)):
+        samples = samples_of(weights, args, kwargs)
+        if not self._layers:
+            with self._hooks.active(parts, samples):
+                return self.model(*args, **kwargs)
+        if getattr(getattr(self.model, "config", None), "use_cache", False):
+            kwargs.setdefault("use_cache", False)
+
+        def active() -> AbstractContextManager[None]:
+            return self._hooks.active(parts, samples)
+
+        with active(), checkpointed(self._layers, active):
             return self.model(*args, **kwargs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from hypergen.specs import LoRASpec, Weights
 from hypergen.targets.base import Target, samples_of
+from hypergen.targets.checkpoint import checkpointed, repeated_layers
 from hypergen.targets.hooks import HookedModules, find_modules
 
 _Pairs = dict[str, tuple[Tensor, Tensor, float]]
@@ -24,13 +26,18 @@ class LoRATarget(Target):
     Args:
         model: The frozen network.
         spec: A `LoRASpec` made for it.
+        checkpoint: Compute the activations of the network's repeated layers again in the backward
+            pass instead of keeping them; a transformers model then keeps no keys and values unless
+            asked to.
 
     Raises:
         WeightsError: The spec was made for another base, or a module of it is missing here.
+        SpecError: `checkpoint` is set and the network repeats no layer.
     """
 
-    def __init__(self, model: nn.Module, spec: LoRASpec) -> None:
+    def __init__(self, model: nn.Module, spec: LoRASpec, checkpoint: bool = False) -> None:
         super().__init__(model, spec)
+        self._layers = repeated_layers(model) if checkpoint else []
         self._scaling = {path: spec.scaling(path) for path in spec.modules}
         self._names = {path: spec.pair_names(path) for path in spec.modules}
         self._embedding = {
@@ -58,5 +65,15 @@ class LoRATarget(Target):
             path: (weights[a], weights[b], self._scaling[path])
             for path, (a, b) in self._names.items()
         }
-        with self._hooks.active(pairs, samples_of(weights, args, kwargs)):
+        samples = samples_of(weights, args, kwargs)
+        if not self._layers:
+            with self._hooks.active(pairs, samples):
+                return self.model(*args, **kwargs)
+        if getattr(getattr(self.model, "config", None), "use_cache", False):
+            kwargs.setdefault("use_cache", False)
+
+        def active() -> AbstractContextManager[None]:
+            return self._hooks.active(pairs, samples)
+
+        with active(), checkpointed(self._layers, active):
             return self.model(*args, **kwargs)

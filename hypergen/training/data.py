@@ -167,6 +167,14 @@ class TaskDataModule(TaskParts):
 
     # -- pieces --------------------------------------------------------------------------------
 
+    @property
+    def memory_advice(self) -> str:
+        """What to lower when training runs out of memory."""
+        return (
+            f"lower --data.tasks_per_batch (now {self.tasks_per_batch}) or "
+            f"--data.samples_per_task (now {self.samples_per_task})"
+        )
+
     def bank(self, tasks: str, wordings: str) -> WordingBank:
         """The encoded descriptions of a split of tasks in a split of wordings.
 

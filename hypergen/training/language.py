@@ -92,6 +92,8 @@ class LanguageDataModule(TaskDataModule):
         eval_samples: Most test samples of a task, evenly spaced.
         eval_rows: Rows of a forward pass in evaluation.
         dtype: Dtype of the frozen model, such as `"bfloat16"`; generated weights stay float32.
+        checkpoint: Compute the activations of the frozen model's layers again in the backward pass
+            instead of keeping them: less memory for a third more time.
         attention: transformers' `attn_implementation`; `"eager"` is the faster one for sequences of
             about a hundred tokens on a CPU, and what methods other than LoRA need.
         zoo_folder: A zoo of adapters (`hypergen zoo build`) for reconstruction and baselines.
@@ -144,6 +146,7 @@ class LanguageDataModule(TaskDataModule):
         eval_rows: int = 64,
         dtype: str = "float32",
         attention: str | None = None,
+        checkpoint: bool = False,
         zoo_folder: str | None = None,
         zoo_steps: int = 0,
         zoo_samples: int = 4,
@@ -200,7 +203,7 @@ class LanguageDataModule(TaskDataModule):
         self.description_dropout, self.neutral = description_dropout, neutral
         self.wordings_per_task = wordings_per_task
         self.prompt_dropout, self.group, self.scoring = prompt_dropout, group, scoring
-        self.pack = pack
+        self.pack, self.checkpoint = pack, checkpoint
         self.max_length, self.eval_samples, self.eval_rows = max_length, eval_samples, eval_rows
         self.dtype, self.attention, self.cache = dtype, attention, cache
         self.zoo_folder, self.zoo_steps = zoo_folder, zoo_steps
@@ -268,7 +271,7 @@ class LanguageDataModule(TaskDataModule):
         return (
             suite,
             text_encoder_by_name(self.encoder_name, self.text_layer),
-            make_target(suite.network, spec),
+            make_target(suite.network, spec, checkpoint=self.checkpoint),
         )
 
     def _read(self, folder: Path) -> list[TextTask]:
@@ -320,6 +323,15 @@ class LanguageDataModule(TaskDataModule):
             for group in progress(groups, desc="training adapters", unit="stack")
         ]
         return self.spec.from_flat(torch.cat(parts)), order
+
+    @property
+    def memory_advice(self) -> str:
+        """See `TaskDataModule.memory_advice`; validation has a knob of its own."""
+        further = "" if self.checkpoint else "; set --data.checkpoint true"
+        return (
+            f"{super().memory_advice} or --data.max_length (now {self.max_length}){further}; in "
+            f"validation, lower --data.eval_rows (now {self.eval_rows})"
+        )
 
     # -- batches -------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from hypergen._utils.errors import RunNotFoundError, UsageError
 from hypergen._utils.extras import require
 from hypergen._utils.io import write_text
+from hypergen._utils.memory import memory_advice
 from hypergen.training.checkpoints import LastCheckpoint, read_checkpoint
 from hypergen.training.loggers import MetricsLogger, ProgressBar, quiet
 from hypergen.training.module import GeneratorModule
@@ -134,6 +135,7 @@ def train(
 
     Raises:
         KeyboardInterrupt: The user stopped it; the last checkpoint stays.
+        RunError: Memory ran out; names the options to lower.
     """
     cuda = list(range(torch.cuda.device_count()))
     before = signal.getsignal(signal.SIGINT)
@@ -141,7 +143,8 @@ def train(
         if run is not None and trainer.is_global_zero and hasattr(data, "save"):
             data.save(run)
         try:
-            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+            with memory_advice("training", getattr(data, "memory_advice", "take smaller batches")):
+                trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         except SystemExit:
             if trainer.interrupted:  # Lightning leaves the process upon Ctrl-C
                 if threading.current_thread() is threading.main_thread():

@@ -95,6 +95,11 @@ class TaskSuite(ABC):
     # -- hooks with a default ------------------------------------------------------------------
 
     @property
+    def memory_advice(self) -> str:
+        """What to lower when scoring runs out of memory."""
+        return "score fewer networks at a time"
+
+    @property
     def reads_description(self) -> bool:
         """Whether the network itself is shown a description, and so scores depend on it."""
         return False

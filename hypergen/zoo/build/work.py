@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from hypergen._utils.errors import RunError
+from hypergen._utils.memory import is_out_of_memory
 from hypergen._utils.threads import one_thread
 from hypergen.zoo.build.recipe import Recipe
 from hypergen.zoo.store import Block, Row
@@ -56,21 +57,12 @@ def do_job(
         try:
             return [PackedBlock.pack(block) for block in recipe.run(job, on_step)]
         except (MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             raise RunError(
                 f"job {job} ran out of memory: {recipe.advice}. Finished parts are kept, the same "
                 "command goes on with the rest"
             ) from error
-
-
-def _out_of_memory(error: Exception) -> bool:
-    words = str(error).lower()
-    return (
-        isinstance(error, (MemoryError, torch.OutOfMemoryError))
-        or "not enough memory" in words
-        or "out of memory" in words
-    )
 
 
 def dump_recipe(recipe: Recipe) -> str:

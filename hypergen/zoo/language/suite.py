@@ -171,6 +171,14 @@ class TextSuite(TaskSuite):
         return tuple(sorted(self.tasks[task].instances.items()))
 
     @property
+    def memory_advice(self) -> str:
+        """See `TaskSuite.memory_advice`."""
+        return (
+            f"lower eval_rows (eval_batch of the suite, now {self.eval_batch}) or max_length (now "
+            f"{self.max_length})"
+        )
+
+    @property
     def device(self) -> torch.device:
         """Where the network is; tokens are put together on the CPU and sent there."""
         return next(self.network.parameters()).device

@@ -1,0 +1,41 @@
+"""Memory that ran out, told as an error that says what to lower."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hypergen._utils.errors import HypergenError, RunError
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on an accelerator or not."""
+    # By name: this module is imported before torch is.
+    words = str(error).lower()
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and "not enough memory" in words)
+        or (isinstance(error, RuntimeError) and "out of memory" in words)
+    )
+
+
+@contextmanager
+def memory_advice(what: str, advice: str) -> Iterator[None]:
+    """Turns running out of memory inside into an error of one line.
+
+    Args:
+        what: What ran, e.g. `"training"`.
+        advice: What saves memory, to follow "out of memory: ".
+
+    Raises:
+        RunError: Memory ran out inside; other errors pass.
+    """
+    try:
+        yield
+    except HypergenError:
+        raise
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise RunError(f"{what} ran out of memory: {advice}") from error
