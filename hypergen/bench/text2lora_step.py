@@ -18,6 +18,7 @@ from hypergen.targets import LoRATarget
 from hypergen.zoo.language.answers import answer_only
 
 WAYS = ("ours", "reference", "reference, logits at labels", "bound")
+CHECKPOINTED = "ours, checkpointed"  # a way of its own: less memory for more time
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,7 @@ class Step:
         self.condition.pooled.requires_grad_()
         self.peer = Peer(self.generator)
         self.target = LoRATarget(self.model, self.spec)
+        self.lean: LoRATarget | None = None  # made when asked for: its hooks cost every way time
         rows = sizes.tasks * sizes.samples
         self.ids = torch.randint(sizes.vocabulary, (rows, sizes.tokens))
         self.labels = self.ids.clone()
@@ -113,6 +115,7 @@ class Step:
         """One forward and backward pass; returns the loss, leaves gradients behind."""
         loss = {
             "ours": self._ours,
+            CHECKPOINTED: lambda: self._ours(checkpointed=True),
             "reference": self._reference,
             "reference, logits at labels": lambda: self._reference(logits_at_labels=True),
             "bound": self._frozen,
@@ -133,7 +136,7 @@ class Step:
         pooled = self.condition.pooled.grad
         assert pooled is not None
         out = {"condition": pooled.clone()}
-        if name == "ours":
+        if name in ("ours", CHECKPOINTED):
             assert self.generator.offset.grad is not None
             start = self.spec.from_flat(self.generator.offset.grad[None])
             return out | {n: start[n][0] for n in self.spec.names}
@@ -152,7 +155,7 @@ class Step:
             AssertionError: A way computes something else.
         """
         expected, gradients = self.way("ours")(), self.gradients("ours")
-        for name in WAYS[1:-1]:
+        for name in (CHECKPOINTED, *WAYS[1:-1]):
             torch.testing.assert_close(self.way(name)(), expected, rtol=1e-4, atol=1e-5)
             for slot, gradient in self.gradients(name).items():
                 mine = gradients[slot]
@@ -163,9 +166,12 @@ class Step:
         answers = self.ids[:, -self.sizes.answer :]
         return F.cross_entropy(logits.flatten(0, 1), answers.flatten())
 
-    def _ours(self) -> Tensor:
+    def _ours(self, checkpointed: bool = False) -> Tensor:
         inputs = {"input_ids": self.ids, "answer_positions": self.positions}
-        return self._answer_loss(self.target(self.generator(self.condition), inputs))
+        target = self.target
+        if checkpointed:
+            target = self.lean = self.lean or LoRATarget(self.model, self.spec, checkpoint=True)
+        return self._answer_loss(target(self.generator(self.condition), inputs))
 
     def _reference(self, logits_at_labels: bool = False) -> Tensor:
         pairs = self.peer.pairs(self.condition.pooled, self.sizes.samples)

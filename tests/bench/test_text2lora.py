@@ -120,11 +120,14 @@ def test_hooks_of_a_step_do_not_stay():
 
 def test_memory_of_a_process_is_reported(monkeypatch):
     peaks = dict(zip(WAYS, (110.0, 150.0, 130.0, 105.0), strict=True))
+    peaks[text2lora_step.CHECKPOINTED] = 104.0
     peaks[text2lora_memory.BUILD] = 100.0
     monkeypatch.setattr(text2lora, "measure", lambda way, sizes: peaks[way])
     rows = text2lora.memory(SIZES)
-    assert [row["ratio"] for row in rows] == [5.0, 3.0]
-    assert all(row["over_bound"] == 2.0 and row["metric"] == "MiB" for row in rows)
+    assert [row["ratio"] for row in rows] == [5.0, 3.0, 2.5]
+    assert [row["over_bound"] for row in rows] == [2.0, 2.0, 0.8]
+    assert all(row["metric"] == "MiB" for row in rows)
+    assert "checkpointed" in rows[2]["case"]
 
 
 def test_the_peak_is_the_process_s_own(capsys):
