@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from hypergen._utils.errors import UsageError
 from hypergen.conditions import Condition, ConditionEncoder
 from hypergen.generators.library import Experts
 from hypergen.specs import Weights
+from hypergen.training.embeddings import cached_condition
 
 Batch = dict[str, Any]
 
@@ -26,6 +28,7 @@ class WordingBank:
         encoder: Encodes the descriptions.
         descriptions: For each task of a suite, its descriptions.
         tasks: Numbers of the tasks to keep; those without a description are left out.
+        cache: Folder of encoded descriptions, see `cached_condition`.
 
     Raises:
         ConditionError: A description cannot be encoded.
@@ -36,6 +39,7 @@ class WordingBank:
         encoder: ConditionEncoder,
         descriptions: Sequence[Sequence[Any]],
         tasks: Sequence[int],
+        cache: str | Path | None = None,
     ) -> None:
         kept = [task for task in tasks if len(descriptions[task])]
         rows: dict[str, int] = {}
@@ -54,7 +58,9 @@ class WordingBank:
         self.condition: Condition | None = None
         if self.raw and not any(p.requires_grad for p in encoder.parameters()):
             with torch.no_grad():
-                self.condition = encoder(_columns(self.raw)).detach()
+                self.condition = cached_condition(
+                    encoder, self.raw, lambda: encoder(_columns(self.raw)).detach(), cache
+                )
             self._length = self.condition.mask.sum(1).cpu()
 
     def __len__(self) -> int:

@@ -64,6 +64,8 @@ class TaskDataModule(TaskParts):
     VAL_SPLITS: ClassVar[dict[str, str]] = {"val": "val"}
     TEST_SPLITS: ClassVar[dict[str, str]] = {"heldout_tasks": "train"}
 
+    cache: str | None = None  # folder of encoded descriptions
+
     def __init__(
         self,
         suite: TaskSuite | None = None,
@@ -189,7 +191,8 @@ class TaskDataModule(TaskParts):
             if wordings not in suite.descriptions:
                 hint = did_you_mean(wordings, suite.descriptions)
                 raise UsageError(f"the suite has no split {wordings!r} of wordings.{hint}")
-            made = WordingBank(self.encoder, suite.descriptions[wordings], suite.task_splits[tasks])
+            numbers = suite.task_splits[tasks]
+            made = WordingBank(self.encoder, suite.descriptions[wordings], numbers, self.cache)
             if not len(made):
                 raise UsageError(f"no task of the split {tasks!r} has a wording in {wordings!r}")
             self._banks[tasks, wordings] = made

@@ -33,7 +33,7 @@ from hypergen.training.wordings import VariedBank
 from hypergen.zoo.language import AdapterRun, CausalSuite, TextTask, read_tasks, train_adapters
 from hypergen.zoo.language.kinds import writing_suite
 from hypergen.zoo.language.methods import is_lora, method_spec
-from hypergen.zoo.language.splits import choose_families
+from hypergen.zoo.language.splits import choose_families, limited
 from hypergen.zoo.language.tokens import IGNORED
 from hypergen.zoo.store import Zoo
 
@@ -62,6 +62,8 @@ class LanguageDataModule(TaskDataModule):
         heldout_families: Families to hold out, or the share of the tasks that they have: whole
             families are drawn by `seed`.
         val_families: Families to validate on, likewise.
+        train_limit: Most training tasks, drawn by `seed`, each with those of any smaller limit: for
+            curves of what more tasks bring. All when not given.
         heldout_wordings: Descriptions of each task to hold out; never more than half of them.
         val_wordings: Descriptions of each task for validation, within the same half.
         method: Arguments of `LoRASpec` (`r`, `alpha`, `target_modules`, …), or, with the key
@@ -105,7 +107,8 @@ class LanguageDataModule(TaskDataModule):
             trained on the same batches for as long as the run that it is compared with.
         multitask_plain: The same, trained without descriptions in its prompts.
         oracle_steps: Steps in which `hypergen evaluate` trains oracles; 0 for none.
-        cache: Folder of tokenised texts; memory alone when not given.
+        cache: Folder of tokenised texts and encoded descriptions, each under the hash of its
+            content; memory alone when not given.
         tasks_per_batch: Networks of a batch (over all processes).
         samples_per_task: Samples of each.
         eval_batch: Networks generated and scored at a time in evaluation.
@@ -126,6 +129,7 @@ class LanguageDataModule(TaskDataModule):
         families: list[str] | None = None,
         heldout_families: float | list[str] = 0.2,
         val_families: float | list[str] = 0.1,
+        train_limit: int | None = None,
         heldout_wordings: int = 2,
         val_wordings: int = 1,
         method: dict[str, Any] | None = None,
@@ -194,7 +198,10 @@ class LanguageDataModule(TaskDataModule):
             if value < 0:
                 raise UsageError(f"{name} must be 0 or more, not {value}")
         self.model, self.tasks_folder, self.families = model, tasks, families
+        if train_limit is not None and train_limit < 1:
+            raise UsageError(f"train_limit must be 1 or more, not {train_limit}")
         self.heldout_families, self.val_families = heldout_families, val_families
+        self.train_limit = train_limit
         self.heldout_wordings, self.val_wordings = heldout_wordings, val_wordings
         self.method = method or {"r": 8, "target_modules": ["q_proj", "v_proj"]}
         self.prompt = prompt or {}
@@ -236,6 +243,7 @@ class LanguageDataModule(TaskDataModule):
         heldout, val = choose_families(
             [task.family for task in tasks], self.heldout_families, self.val_families, self.seed
         )
+        tasks = limited(tasks, {*heldout, *val}, self.train_limit, self.seed)
         load: dict[str, Any] = {"dtype": self.dtype}
         # torch.func cannot trace every fused attention.
         attention = self.attention or (None if is_lora(self.method) else "eager")
@@ -351,6 +359,7 @@ class LanguageDataModule(TaskDataModule):
                 per_task=self.wordings_per_task,
                 neutral=self.neutral,
                 dropout=self.description_dropout,
+                cache=self.cache,
             )
         return super().bank(tasks, wordings)
 

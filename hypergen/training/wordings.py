@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ class VariedBank(WordingBank):
             the task has so many.
         neutral: A description that says nothing about the task.
         dropout: Share of the tasks that are described by it, in all their networks.
+        cache: Folder of encoded descriptions.
     """
 
     def __init__(
@@ -34,9 +36,10 @@ class VariedBank(WordingBank):
         per_task: int = 1,
         neutral: str = "Do the task.",
         dropout: float = 0.0,
+        cache: str | Path | None = None,
     ) -> None:
         # The neutral wording is that of one more task, which is never drawn.
-        super().__init__(encoder, [*descriptions, [neutral]], [*tasks, len(descriptions)])
+        super().__init__(encoder, [*descriptions, [neutral]], [*tasks, len(descriptions)], cache)
         self.tasks = self.tasks[:-1]
         self.neutral = int(self._row[-1])
         self.per_task, self.dropout = per_task, dropout

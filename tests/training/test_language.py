@@ -13,7 +13,7 @@ import yaml
 import hypergen
 from hypergen import cli
 from hypergen.conditions import HashingEncoder
-from hypergen.errors import RunError, UsageError
+from hypergen.errors import RunError, UsageError, WeightsError
 from hypergen.evaluation.assets import RunAssets
 from hypergen.generators import MultiTask, TextToLoRA
 from hypergen.specs import PeftSpec, Weights
@@ -107,6 +107,20 @@ def test_shares_are_of_tasks_and_take_whole_families():
     assert choose_families(families, ["large"], 0.01)[0] == ["large"]
     assert len(choose_families(families, ["large"], 0.01)[1]) == 1
     assert choose_families(families, 0.0, 0.0) == ([], [])
+
+
+def test_a_smaller_number_of_training_tasks_is_among_the_larger(model, tasks):
+    options = {"heldout_families": ["echo"], "val_families": ["more"]}
+    names = {}
+    for limit in (None, 3, 1):
+        suite = data(model, tasks, **options, train_limit=limit).suite
+        names[limit] = {suite.names[t] for t in suite.task_splits["train"]}
+        assert [suite.names[t] for t in suite.task_splits["heldout_tasks"]] == ["echo"]
+        assert [suite.names[t] for t in suite.task_splits["val"]] == ["echo_more"]
+    assert [len(names[limit]) for limit in (None, 3, 1)] == [4, 3, 1]
+    assert names[1] < names[3] < names[None]
+    with pytest.raises(UsageError, match="train_limit must be 1 or more"):
+        data(model, tasks, train_limit=0)
 
 
 def test_held_out_variants_stay_on_their_side(model, tasks):
@@ -231,7 +245,7 @@ def test_baselines_are_taken_from_runs(model, tasks, tmp_path):
     stored = Weights.load(tmp_path / "run" / "baselines" / "multitask_plain.safetensors")
     assert torch.equal(stored.flat()[0], adapter.weights)
     TextToLoRA(module.spec, module.encoder, hidden=8).save_pretrained(tmp_path / "other")
-    with pytest.raises(UsageError, match="not of MultiTask"):
+    with pytest.raises(WeightsError, match="not of MultiTask"):
         data(model, tasks, multitask=str(tmp_path / "other")).save(tmp_path / "run")
     wide = data(model, tasks, multitask=str(tmp_path / "multitask"), method={"r": 3})
     with pytest.raises(UsageError, match="the same model, dtype and method"):

@@ -72,7 +72,9 @@ def packed_batch(
     position = torch.where(segment < 0, place, place - own + bounds[1][:, None])
     is_answer = ((place >= answers_at[..., None]) & (place < ends[..., None])).any(0)
     most = int(is_answer.sum(1).max())
-    at = (~is_answer).long().argsort(stable=True, dim=1)[:, :most]  # the answer tokens, in their order
+    at = (
+        (~is_answer).long().argsort(stable=True, dim=1)[:, :most]
+    )  # the answer tokens, in their order
     real = is_answer.gather(1, at)
     return {
         "inputs": suite.to_device(

@@ -74,6 +74,28 @@ def choose_families(
     return taken[0], taken[1]
 
 
+def limited(
+    tasks: Sequence[TextTask], reserved: set[str], limit: int | None, seed: int = 0
+) -> list[TextTask]:
+    """Leaves out training tasks beyond a number; those of a smaller limit are among the rest.
+
+    Args:
+        tasks: All tasks.
+        reserved: Families that are not trained on, whose tasks all stay.
+        limit: Most training tasks; all when not given.
+        seed: Seed of the draw.
+
+    Returns:
+        The tasks that stay, in their order.
+    """
+    if limit is None:
+        return list(tasks)
+    trained = [task.name for task in tasks if task.family not in reserved]
+    trained.sort(key=lambda name: stable_seed("limit", seed, name))
+    kept = set(trained[:limit])
+    return [task for task in tasks if task.family in reserved or task.name in kept]
+
+
 def read_recorded(
     folder: str | Path, hashes: Mapping[str, str] | None
 ) -> tuple[list[TextTask], tuple[Exception, ...]]:
