@@ -45,12 +45,15 @@ def _methods(split: SplitResult) -> list[str]:
 
 
 def scores_by_task(evaluation: Evaluation) -> bytes:
-    """One panel a split: each method's scores over its tasks, sorted from best to worst."""
-    figure, axes = _grid(len(evaluation.splits))
+    """One panel a split: each method's scores over its tasks, sorted from best to worst.
+
+    Without those that are shown no description: they are beside the others in `split_means`.
+    """
+    figure, axes = _grid(len(evaluation.splits), width=8.4 if len(evaluation.splits) == 1 else 5.2)
     handles: dict[str, Any] = {}
     low = 1.0
     for axis, split in zip(axes, evaluation.splits.values(), strict=True):
-        for method in reversed(_methods(split)):
+        for method in reversed([m for m in _methods(split) if not m.endswith("_plain")]):
             values = split.scores[method].per_task
             values = values[torch.isfinite(values)].sort(descending=True).values
             low = min(low, float(values[-1]))
@@ -77,7 +80,7 @@ def scores_by_task(evaluation: Evaluation) -> bytes:
         [handles[m] for m in order],
         [LABELS[m] for m in order],
         loc="outside lower center",
-        ncols=4,
+        ncols=3 if "incontext" in order else 4,
         frameon=False,
         fontsize=9,
     )

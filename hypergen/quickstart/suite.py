@@ -128,6 +128,7 @@ class DigitsSuite(TaskSuite):
         weights: Weights,
         tasks: Tensor,
         split: str = "test",
+        wordings: Tensor | None = None,
     ) -> Tensor:
         """Balanced accuracy, `[B]`: mean of the shares of yes and no digits answered right."""
         images, labels = self._images[split], self._labels[split]

@@ -140,7 +140,7 @@ def _shared(
 
 def _grows(cache: Any) -> bool:
     """Whether a cache is keys and values of all tokens: no window, no recurrent state."""
-    layers = getattr(cache, "layers", None)
-    return bool(layers) and all(
+    layers = getattr(cache, "layers", None) or ()
+    return len(layers) > 0 and all(
         hasattr(layer, "keys") and not getattr(layer, "is_sliding", False) for layer in layers
     )
