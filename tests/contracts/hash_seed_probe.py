@@ -37,6 +37,50 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def text_run() -> dict[str, str]:
+    """Batches, splits and one exported adapter of a run on text."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "zoo" / "language"))
+    import tiny_language
+
+    from hypergen.training.language import LanguageDataModule
+
+    out: dict[str, str] = {}
+    for make, modules in (("causal", ["v_proj", "q_proj"]), ("t5", ["wo", "v", "q"])):
+        with tempfile.TemporaryDirectory() as folder:
+            made = getattr(tiny_language, make)()
+            made.model.save_pretrained(Path(folder) / "model")
+            made.tokenizer.save_pretrained(Path(folder) / "model")
+            data = LanguageDataModule(
+                str(Path(folder) / "model"),
+                str(tiny_language.all_tasks(Path(folder) / "tasks")),
+                heldout_families=0.3,
+                val_families=[],
+                encoder="hashing",
+                method={"r": 2, "target_modules": modules},
+                prompt={"description": True},
+                augment={"per_task": 2},
+                max_length=64,
+                tasks_per_batch=4,
+                description_dropout=0.5,
+            )
+            for name, value in next(iter(data.train_dataloader()))["inputs"].items():
+                if isinstance(value, torch.Tensor):
+                    out[f"batch {make} {name}"] = digest(value.numpy().tobytes())
+            out[f"splits {make}"] = json.dumps([data.suite.names, data.suite.task_splits])
+            out[f"spec {make}"] = json.dumps(data.spec.names)
+            torch.manual_seed(0)
+            generator = matrix.TextToLoRA(data.spec, data.encoder, **matrix.GENERATORS["t2l_M"][1])
+            weights = generator.generate("say it again")
+            out[f"weights {make}"] = digest(weights.flat().numpy().tobytes())
+            weights.provenance = {}
+            # The name of the base is in the file, and the folder's is another each time.
+            data.spec.config["base"]["name"] = "tiny"
+            weights.save_pretrained(Path(folder) / "adapter")
+            file = Path(folder) / "adapter" / "adapter_model.safetensors"
+            out[f"adapter {make}"] = digest(file.read_bytes())
+    return out
+
+
 def main() -> None:
     torch.set_num_threads(1)
     out: dict[str, str] = {}
@@ -57,6 +101,7 @@ def main() -> None:
         matrix.generator("mlp", "lora").save_pretrained(Path(folder) / "generator")
         for file in sorted((Path(folder) / "generator").iterdir()):
             out[f"{file.name} generator"] = digest(file.read_bytes())
+    out |= text_run()
     out["hashing encoder"] = digest(HashingEncoder(32)(matrix.TEXTS).tokens.numpy().tobytes())
     json.dump(out, sys.stdout)
 

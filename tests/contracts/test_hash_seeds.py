@@ -29,4 +29,5 @@ def test_the_hash_seed_changes_nothing(root):
     first, second = map(json.loads, outputs)
     assert first.keys() == second.keys()
     assert len(first) > 80
+    assert {"adapter causal", "splits t5", "batch t5 decoder_input_ids"} <= set(first)
     assert [key for key in first if first[key] != second[key]] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,7 +45,13 @@ def method_spec(
         except TypeError as error:
             raise UsageError(f"method: LoRA does not take {dict(method)}: {error}") from error
     try:
-        config = build_config(arguments)
+        with warnings.catch_warnings():
+            # PEFT leaves out what it does not know: a misspelt setting would change the method.
+            warnings.filterwarnings("error", message="Unexpected keyword arguments")
+            config = build_config(arguments)
+    except UserWarning as error:
+        unknown = str(error).partition(" for class")[0]
+        raise UsageError(f"method: PEFT does not take {dict(method)}: {unknown}") from error
     except (TypeError, KeyError, ValueError) as error:
         raise UsageError(f"method: PEFT refuses {dict(method)}: {error}") from error
     return PeftSpec(language_model.model, config, stable_seed(seed) % 2**31)
