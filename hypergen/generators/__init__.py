@@ -1,6 +1,6 @@
 """Condition → Weights."""
 
-from hypergen.generators.base import Generator, load
+from hypergen.generators.base import Generator, find_run, load
 from hypergen.generators.gain import GainHead
 from hypergen.generators.hyper import (
     MLPGenerator,
@@ -12,6 +12,7 @@ from hypergen.generators.hyper import (
 )
 from hypergen.generators.library import (
     ArrowRouting,
+    LatentSkills,
     NearestExpert,
     RoutedExperts,
     WeightedExperts,
@@ -37,6 +38,7 @@ __all__ = [
     "Distillation",
     "GainHead",
     "Generator",
+    "LatentSkills",
     "MLPGenerator",
     "Mixture",
     "MultiTask",
@@ -53,5 +55,6 @@ __all__ = [
     "TransformerGenerator",
     "WeightedExperts",
     "ZhyperGenerator",
+    "find_run",
     "load",
 ]

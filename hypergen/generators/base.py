@@ -368,6 +368,22 @@ class Generator(nn.Module, ABC):
             return str(api.upload_folder(repo_id=repo_id, folder_path=folder))
 
 
+def find_run(run: str | Path) -> Path:
+    """The folder of a run: one that is there comes first, else one that ships with the package.
+
+    Raises:
+        RunNotFoundError: There is neither; lists what ships.
+    """
+    path = Path(run)
+    shipped = pretrained.names()
+    if path.is_dir():
+        return path
+    if str(run) in shipped:
+        return pretrained.FOLDER / str(run)
+    listed = f"; the generators that ship are {', '.join(shipped)}" if shipped else ""
+    raise RunNotFoundError(f"{path} does not exist{listed}")
+
+
 def load(run: str | Path) -> Generator:
     """Loads the generator of a run folder, a generator folder, a hub repository, or a shipped one.
 
@@ -379,14 +395,12 @@ def load(run: str | Path) -> Generator:
         RunError: Missing or damaged; names the file, or the shipped generators.
     """
     path = Path(run)
-    shipped = pretrained.names()
-    if not path.exists() and str(run) in shipped:
-        path = pretrained.FOLDER / str(run)
+    if not path.exists():
+        if str(run).count("/") == 1:
+            return Generator.from_pretrained(str(run))
+        path = find_run(run)
     if (path / "generator" / CONFIG_FILE).exists():
         path = path / "generator"
-    elif path.exists() and not (path / CONFIG_FILE).exists():
+    elif not (path / CONFIG_FILE).exists():
         raise RunError(f"{path} holds no generator: expected {path / 'generator' / CONFIG_FILE}")
-    elif not path.exists() and str(run).count("/") != 1:
-        listed = f"; the generators that ship are {', '.join(shipped)}" if shipped else ""
-        raise RunNotFoundError(f"{path} does not exist{listed}")
-    return Generator.from_pretrained(path if path.exists() else str(run))
+    return Generator.from_pretrained(path)

@@ -23,6 +23,7 @@ from hypergen.conditions import (
 )
 from hypergen.generators import (
     Generator,
+    LatentSkills,
     MLPGenerator,
     MultiTask,
     NearestExpert,
@@ -172,6 +173,7 @@ GENERATORS: dict[str, tuple[type[Generator], dict[str, Any]]] = {
     ),
     "prompt_to_effect": (PromptToEffect, {**_TRANSFORMER, "share": "group"}),
     "multitask": (MultiTask, {}),
+    "skills": (LatentSkills, {"skills": 3}),
     "nearest": (NearestExpert, {}),
     "weighted": (WeightedExperts, {"top_k": 3, "temperature": 0.2}),
     "weighted_updates": (WeightedExperts, {"mix": "updates", "top_k": 2, "temperature": 0.2}),

@@ -5,6 +5,7 @@ from hypergen.generators.library.base import DescribedExperts, LibraryGenerator
 from hypergen.generators.library.experts import ExpertLibrary, Experts
 from hypergen.generators.library.nearest import NearestExpert
 from hypergen.generators.library.routed import RoutedExperts
+from hypergen.generators.library.skills import LatentSkills
 from hypergen.generators.library.weighted import WeightedExperts
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "DescribedExperts",
     "ExpertLibrary",
     "Experts",
+    "LatentSkills",
     "LibraryGenerator",
     "ModuleInputs",
     "NearestExpert",
