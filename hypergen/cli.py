@@ -29,6 +29,7 @@ _COMMANDS = {
     "test": ("hypergen.training.cli", "main", "run a recipe's test"),
     "generate": ("hypergen.serving.generate", "generate_command", "turn a condition into weights"),
     "evaluate": ("hypergen.evaluation.command", "evaluate_command", "compare with all baselines"),
+    "pack": ("hypergen.evaluation.pack", "pack_command", "make a run small, to give to others"),
     "methods": ("hypergen.methods", "methods_command", "list every system, its papers and status"),
     "bench": ("hypergen.bench", "bench_command", "measure speed and memory"),
     "zoo build": ("hypergen.zoo.build.command", "build_command", "train a collection of networks"),

@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hypergen._utils.errors import RunError, RunNotFoundError, UsageError
+from hypergen._utils.errors import RunError, UsageError
 from hypergen.evaluation.assets import RunAssets
 from hypergen.evaluation.evaluate import default_splits, evaluate
 from hypergen.evaluation.methods import Split
 from hypergen.evaluation.report import write_report
-from hypergen.generators import load
+from hypergen.generators import find_run, load
 from hypergen.targets import make_target
 from hypergen.zoo import TaskSuite
 
@@ -21,7 +21,7 @@ def evaluate_command(args: argparse.Namespace) -> dict[str, Any]:
     """Evaluates a run folder, prints the table, writes the report if asked for.
 
     Args:
-        args: `run`, `tasks` (folder of task files, or None for the run's own held-out splits),
+        args: `run` (a folder, or the name of one that ships), `tasks` (folder of task files, or None for the run's own held-out splits),
             `split` (of the samples), `report` (folder or None), `json`; and, if they are there,
             `samples` and `descriptions` (most of a task), `shots`, `oracle_steps`, `no_oracle`.
 
@@ -33,9 +33,7 @@ def evaluate_command(args: argparse.Namespace) -> dict[str, Any]:
         RunError: The run folder is missing or damaged, or is not of a suite of tasks.
         UsageError: No task, or a malformed task file; names the file and the key.
     """
-    run = Path(args.run)
-    if not run.is_dir():
-        raise RunNotFoundError(f"{run} does not exist")
+    run = find_run(args.run)
     generator = load(run)
     assets = RunAssets.load(run)
     suite, limit = assets.suite, getattr(args, "descriptions", 3)
@@ -47,6 +45,8 @@ def evaluate_command(args: argparse.Namespace) -> dict[str, Any]:
             print(f"hypergen: left out: {sentence}", file=sys.stderr)
     else:
         splits = default_splits(suite, limit=limit)
+        if not splits and not suite.names:
+            raise UsageError(f"{run.name} ships without tasks: give some with --tasks DIR")
     if getattr(args, "samples", None) is not None:
         if not hasattr(suite, "eval_samples"):
             raise UsageError(f"--samples: {type(suite).__name__} always takes all samples")
@@ -93,7 +93,7 @@ def given_splits(
 
     - `heldout_tasks`: no training task has the same right answers (`TaskSuite.key`);
     - `heldout_wordings`: a training task has, but none of the descriptions was trained on;
-    - `seen_wordings`: a description was trained on.
+    - `seen_wordings`: a description (or the task as it is) was trained on.
 
     Args:
         suite: Made by `TaskSuite.with_tasks`.
@@ -121,7 +121,8 @@ def given_splits(
         if not suite.has_samples(task, samples):
             skipped.append(f"task {suite.names[task]!r} has no samples in the split {samples!r}")
             continue
-        if not sentences.isdisjoint(suite.descriptions["given"][task]):
+        known = not sentences.isdisjoint(suite.descriptions["given"][task])
+        if known or suite.was_trained_on(task):
             name = "seen_wordings"
         elif suite.key(task) in keys:
             name = "heldout_wordings"

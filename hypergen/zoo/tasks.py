@@ -175,6 +175,10 @@ class TaskSuite(ABC):
             f"{type(self).__name__} has no load_model(): its target cannot be rebuilt from {run}"
         )
 
+    def was_trained_on(self, task: int) -> bool:
+        """Whether a record of the training tasks holds this one, where their files are not here."""
+        return False
+
     def extend(self, files: list[TaskFile]) -> TaskSuite:
         """A suite with further tasks, numbered after those that are there.
 

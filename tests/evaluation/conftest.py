@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 
-if "toy_suite" not in sys.modules:  # importlib mode puts no folder of tests on the path
-    spec = importlib.util.spec_from_file_location(
-        "toy_suite", Path(__file__).with_name("toy_suite.py")
-    )
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["toy_suite"] = module
-    spec.loader.exec_module(module)
+for name in ("toy_suite", "text_run"):  # importlib mode puts no folder of tests on the path
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
 
 from toy_suite import Toy
 

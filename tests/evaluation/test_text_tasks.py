@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
-from pathlib import Path
 
 import pytest
+import text_run
 import torch
+from text_run import options, tiny
 
 from hypergen.conditions import HashingEncoder
 from hypergen.evaluation import RunAssets, Split, Zoo, evaluate, write_report
@@ -20,72 +19,19 @@ from hypergen.targets import LoRATarget
 from hypergen.zoo.language import CausalSuite
 from hypergen.zoo.language.variants import InContext, WithoutDescription
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "zoo" / "language"))
-import tiny_language as tiny
 
 PLAIN = {"base_plain", "multitask_plain", "generated_plain"}
 METHODS = {"base", "incontext", "mean", "nearest", "shuffled", "multitask", "generated", "oracle"}
 
 
-class Text:
-    """A suite whose tasks are all held out but one, and weights far from the base."""
-
-    def __init__(self, folder: Path, model: str) -> None:
-        swapped = {**tiny.kinds(True), "Definition": ["say a thing", "no , say very big thing"]}
-        tiny.write_tasks(
-            folder, echo=tiny.echo(), first=tiny.first_of_two(), kinds=tiny.kinds(), swapped=swapped
-        )
-        self.suite = CausalSuite(
-            model,
-            folder,
-            prompt={"description": True},
-            heldout_families=["Lists", "Kinds"],
-            heldout_descriptions=0,
-            max_length=64,
-            eval_samples=4,
-        )
-        self.spec = LoRASpec(self.suite.network, ["q_proj", "v_proj"], r=2)
-        self.target = LoRATarget(self.suite.network, self.spec)
-        torch.manual_seed(0)
-        self.generator = MLPGenerator(self.spec, HashingEncoder(32), hidden=16, depth=1)
-        for parameter in self.generator.parameters():
-            parameter.data += 0.2 * torch.randn(parameter.shape)
-        self.generator.eval()
-        self.zoo = Zoo(self.weights(1), [0])
-
-    def weights(self, seed):
-        torch.manual_seed(seed)
-        return self.spec.from_flat(0.3 * torch.randn(1, self.spec.numel))
-
-    @property
-    def assets(self):
-        settings = {"oracle_steps": 2, "oracle_options": {"samples": 2}, "chunk": 4, "shots": 1}
-        return RunAssets(
-            self.suite, self.zoo, self.weights(2), None, settings, multitask_plain=self.weights(3)
-        )
-
-
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("text")
-    made = tiny.causal()
-    made.model.save_pretrained(folder / "model")
-    made.tokenizer.save_pretrained(folder / "model")
-    return Text(folder / "tasks", str(folder / "model"))
+    return text_run.make(tmp_path_factory.mktemp("text"))
 
 
 @pytest.fixture(scope="module")
 def run(text, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "text"
-    text.generator.save_pretrained(folder / "generator")
-    text.assets.save(folder)
-    return folder
-
-
-def options(run, **more):
-    return argparse.Namespace(
-        **{"run": str(run), "tasks": None, "split": "test", "report": None, "json": "-", **more}
-    )
+    return text_run.save(text, tmp_path_factory.mktemp("runs") / "text")
 
 
 @pytest.fixture(scope="module")

@@ -56,6 +56,6 @@ def test_what_ships_is_small_whole_and_has_a_card(name):
     if name is None:
         pytest.skip("nothing ships")
     folder = pretrained.FOLDER / name
-    assert sum(file.stat().st_size for file in folder.iterdir()) <= LARGEST
+    assert sum(file.stat().st_size for file in folder.rglob("*")) <= LARGEST
     assert isinstance(hypergen.load(name), Generator)
     assert (folder / "README.md").read_text(encoding="utf-8").startswith("---")

@@ -27,7 +27,7 @@ class TextSuite(TaskSuite):
     Args:
         model: A name for `load_language_model`, or a loaded model.
         tasks: A folder for `read_tasks` (in which `$NAME` stands for an environment variable), or
-            the tasks themselves.
+            the tasks themselves; None for a suite that waits for those of `with_tasks`.
         heldout_families: Families whose tasks are in the split `"heldout_tasks"`, not `"train"`.
         val_families: Families whose tasks are in the split `"val"`.
         heldout_descriptions: How many of each task's last descriptions are the wordings
@@ -38,7 +38,8 @@ class TextSuite(TaskSuite):
             number like `per_task`, of variants for the split `"heldout_variants"`.
         load: Further arguments of `load_language_model`, such as `dtype`, for a model by name.
         hashes: Name → `TextTask.hash` of the tasks of the folder to take, which must be unchanged;
-            a run folder has them. All tasks as they are when not given.
+            a run folder has them. All tasks as they are when not given. Of a suite without tasks:
+            those of the training tasks, by which they are known if they are given again.
         max_length: Most tokens of a sample.
         eval_samples: Most samples of a task in `evaluate`, evenly spaced; all when not given.
         eval_batch: Rows of a forward pass in `evaluate`.
@@ -49,6 +50,7 @@ class TextSuite(TaskSuite):
         skipped: One error for each task file that could not be read.
         language_model: The frozen model and its tokenizer.
         network: The frozen network that targets are made for.
+        trained: Hashes of the training tasks.
 
     Raises:
         UsageError: There is no task, or an option does not fit.
@@ -60,7 +62,7 @@ class TextSuite(TaskSuite):
     def __init__(
         self,
         model: str | LanguageModel,
-        tasks: str | Path | Sequence[TextTask],
+        tasks: str | Path | Sequence[TextTask] | None,
         *,
         heldout_families: Sequence[str] = (),
         val_families: Sequence[str] = (),
@@ -93,10 +95,12 @@ class TextSuite(TaskSuite):
         self.skipped: tuple[Exception, ...] = ()
         if isinstance(tasks, (str, Path)):
             tasks, self.skipped = read_recorded(tasks, hashes)
-        if not tasks:
+        self._waits = tasks is None
+        if not (tasks or self._waits):
             raise UsageError("a suite needs at least one task")
         # What a run must find again; variants are made again from these.
-        self._hashes = {task.name: task.hash for task in tasks}
+        self._hashes = {task.name: task.hash for task in tasks or ()} or dict(hashes or {})
+        tasks = tasks or ()
         split_of = dict.fromkeys(val_families, "val") | dict.fromkeys(
             heldout_families, "heldout_tasks"
         )
@@ -125,6 +129,8 @@ class TextSuite(TaskSuite):
         self.descriptions = split_wordings(
             self.tasks, {"val": val_descriptions, "heldout": heldout_descriptions}
         )
+        trained = [tasks[i].hash for i in self.task_splits["train"]]
+        self.trained = frozenset(self._hashes.values() if self._waits else trained)
         self._counts: dict[str, Tensor] = {}
 
     # -- for subclasses ------------------------------------------------------------------------
@@ -272,9 +278,21 @@ class TextSuite(TaskSuite):
     def config(self) -> dict[str, Any]:
         """Constructor arguments; see `TaskSuite.config`."""
         for key in ("model", "tasks"):
-            if self._config[key] is None:
+            if self._config[key] is None and not (key == "tasks" and self._waits):
                 raise UsageError(f"a suite that was given its {key} as objects cannot be saved")
         return {**self._config, "hashes": dict(self._hashes)}
+
+    def alone(self) -> dict[str, Any]:
+        """`to_dict` of this suite without its tasks: for runs that go where the files are not."""
+        trained = {n: h for n, h in self._hashes.items() if h in self.trained}
+        return {
+            "class": type(self).__name__,
+            "init_args": {**self.config(), "tasks": None, "augment": None, "hashes": trained},
+        }
+
+    def was_trained_on(self, task: int) -> bool:
+        """Whether the very same task is among the training tasks; see `TaskSuite`."""
+        return self.tasks[task].hash in self.trained
 
     def with_tasks(self, folder: str | Path) -> TextSuite:
         """A suite with the tasks of a folder added, as the wordings and task split `"given"`."""
@@ -284,6 +302,7 @@ class TextSuite(TaskSuite):
         suite = type(self)(self.language_model, (*self.tasks, *given), cache=self._cache, **options)
         old = len(self.tasks)
         suite.skipped = (*self.skipped, *errors)
+        suite.trained = self.trained
         suite.task_splits = {**self.task_splits, "given": list(range(old, len(suite.tasks)))}
         for wordings in suite.descriptions.values():
             wordings[old:] = [[] for _ in given]
