@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
 from hypergen._utils.errors import RunError, UsageError
@@ -21,9 +20,10 @@ def evaluate_command(args: argparse.Namespace) -> dict[str, Any]:
     """Evaluates a run folder, prints the table, writes the report if asked for.
 
     Args:
-        args: `run` (a folder, or the name of one that ships), `tasks` (folder of task files, or None for the run's own held-out splits),
-            `split` (of the samples), `report` (folder or None), `json`; and, if they are there,
-            `samples` and `descriptions` (most of a task), `shots`, `oracle_steps`, `no_oracle`.
+        args: `run` (a folder, or the name of one that ships), `tasks` (folder of task files, or
+            None for the run's own held-out splits), `split` (of the samples), `report` (folder or
+            None), `json`; and, if they are there, `samples` and `descriptions` (most of a task),
+            `shots`, `oracle_steps`, `no_oracle`.
 
     Returns:
         The object of `Evaluation.to_dict`, and under `skipped` a sentence for each task of the

@@ -21,7 +21,7 @@ DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def pack_command(args: argparse.Namespace) -> dict[str, Any]:
-    """Writes a folder that `hypergen generate` and `hypergen evaluate --tasks` take as they do a run.
+    """Writes a folder that `hypergen generate` and `evaluate --tasks` take as they do a run.
 
     It holds the generator (rounded if asked for), the multi-task baselines, the settings of the
     evaluation, and a record of the training tasks by hash, but none of their texts. Its card states

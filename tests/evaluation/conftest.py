@@ -15,12 +15,11 @@ for name in ("toy_suite", "text_run"):  # importlib mode puts no folder of tests
         sys.modules[name] = module
         spec.loader.exec_module(module)
 
-from toy_suite import Toy
-
 
 @pytest.fixture(scope="session")
-def toy() -> Toy:
+def toy():
     import torch
+    from toy_suite import Toy
 
     torch.set_num_threads(1)
     return Toy()

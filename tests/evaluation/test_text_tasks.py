@@ -10,15 +10,12 @@ import torch
 from text_run import options, tiny
 
 from hypergen.conditions import HashingEncoder
-from hypergen.evaluation import RunAssets, Split, Zoo, evaluate, write_report
+from hypergen.evaluation import Split, evaluate, write_report
 from hypergen.evaluation.command import evaluate_command
 from hypergen.evaluation.methods import Asked
 from hypergen.generators import MLPGenerator
-from hypergen.specs import LoRASpec
-from hypergen.targets import LoRATarget
 from hypergen.zoo.language import CausalSuite
 from hypergen.zoo.language.variants import InContext, WithoutDescription
-
 
 PLAIN = {"base_plain", "multitask_plain", "generated_plain"}
 METHODS = {"base", "incontext", "mean", "nearest", "shuffled", "multitask", "generated", "oracle"}
