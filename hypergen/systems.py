@@ -153,7 +153,7 @@ SYSTEMS: tuple[System, ...] = (
         "library of adapters or checkpoints → one",
         (
             Paper("Fisher merging (planned)", 2021, "2111.09832"),
-            Paper("Poly (routing only)", 2022, "2202.13914"),
+            Paper("Poly", 2022, "2202.13914"),
             Paper("MHR (planned)", 2022, "2211.03831"),
             Paper("task arithmetic", 2022, "2212.04089"),
             Paper("TIES", 2023, "2306.01708"),
