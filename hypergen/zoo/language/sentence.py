@@ -43,7 +43,7 @@ class SentenceSuite(TextSuite):
     def __init__(
         self,
         model: str | LanguageModel,
-        tasks: str | Path | Sequence[TextTask],
+        tasks: str | Path | Sequence[TextTask] | None,
         *,
         temperature: float = 0.05,
         max_length: int = 64,

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from hypergen._utils.errors import UsageError
 from hypergen.specs.peft import structural_copy
-from hypergen.zoo.language.causal import CausalSuite, start_tokens
+from hypergen.zoo.language.causal import CausalSuite
 from hypergen.zoo.language.models import LanguageModel
+from hypergen.zoo.language.prompted import start_tokens
 from hypergen.zoo.language.tasks import TextTask
 from hypergen.zoo.language.tokens import IGNORED, Ragged, encode, join
 
@@ -47,7 +48,7 @@ class Seq2SeqSuite(CausalSuite):
     def __init__(
         self,
         model: str | LanguageModel,
-        tasks: str | Path | Sequence[TextTask],
+        tasks: str | Path | Sequence[TextTask] | None,
         **options: Any,
     ) -> None:
         super().__init__(model, tasks, **options)
