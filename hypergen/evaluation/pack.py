@@ -55,7 +55,7 @@ def pack_command(args: argparse.Namespace) -> dict[str, Any]:
         if weights is not None:
             weights.detach().save(out / file)
     write_json(out / SETTINGS_FILE, dict(assets.settings))
-    write_text(out / "README.md", pack_card(generator, suite, results))
+    write_text(out / "README.md", pack_card(generator, suite, results, out.name))
     sizes = {
         str(file.relative_to(out)): file.stat().st_size
         for file in sorted(out.rglob("*"))
@@ -78,13 +78,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--license", metavar="NAME", help="licence to state on the card")
 
 
-def pack_card(generator: Generator, suite: TaskSuite, results: Any = None) -> str:
+def pack_card(
+    generator: Generator, suite: TaskSuite, results: Any = None, name: str = "FOLDER"
+) -> str:
     """The card: what it makes, what it was trained on, what it reaches, what to expect.
 
     Args:
         generator: The generator.
         suite: The run's suite, with its tasks.
         results: The object of `hypergen evaluate --json`.
+        name: What the folder is called.
     """
     spec, families = generator.spec, _families(suite)
     base = spec.config.get("base", {}).get("name") or "its base model"
@@ -115,7 +118,7 @@ def pack_card(generator: Generator, suite: TaskSuite, results: Any = None) -> st
         "```",
         "",
         "```bash",
-        'hypergen generate NAME --text "Say the opposite of the word." --out adapter',
+        f'hypergen generate {name} --text "Say the opposite of the word." --out adapter',
         "```",
         "",
         "## Data",
@@ -169,6 +172,10 @@ def _results(results: Mapping[str, Any]) -> list[str]:
                 low, high = split["ci95"][method]
                 row = f"| {label} | {100 * split[method]:.1f} ({100 * low:.1f}–{100 * high:.1f}) |"
                 lines.append(row)
+        for other in ("multitask", "incontext"):
+            if other in split:
+                value = 100 * (split["generated"] - split[other])
+                lines.append(f"| generated minus {LABELS[other]} | {value:+.1f} |")
         if "gap_closed" in split:
             low, high = split["ci95"]["gap_closed"]
             value = f"{100 * split['gap_closed']:.0f} ({100 * low:.0f}–{100 * high:.0f})"
