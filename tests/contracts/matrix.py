@@ -173,7 +173,8 @@ GENERATORS: dict[str, tuple[type[Generator], dict[str, Any]]] = {
     ),
     "prompt_to_effect": (PromptToEffect, {**_TRANSFORMER, "share": "group"}),
     "multitask": (MultiTask, {}),
-    "skills": (LatentSkills, {"skills": 3}),
+    # Enough of them, and sharp enough, for one step to take skills that start alike apart.
+    "skills": (LatentSkills, {"skills": 12, "temperature": 0.03}),
     "nearest": (NearestExpert, {}),
     "weighted": (WeightedExperts, {"top_k": 3, "temperature": 0.2}),
     "weighted_updates": (WeightedExperts, {"mix": "updates", "top_k": 2, "temperature": 0.2}),

@@ -127,7 +127,9 @@ class LatentSkills(Generator):
 
     def forward(self, condition: Condition) -> Weights:
         """Generates one set of weights for each row of the condition."""
-        return self.spec.from_flat(self.shares(condition) @ self.skills)
+        # Shares sum to 1, so that this is Σ_k π_k W_k; where all skills are alike, to the bit.
+        first = self.skills[0]
+        return self.spec.from_flat(first + self.shares(condition) @ (self.skills - first))
 
     def shared_weights(self, batch: int = 1) -> Weights:
         """The mean of the skills, `batch` times: what no description gets."""

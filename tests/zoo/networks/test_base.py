@@ -73,9 +73,12 @@ def test_a_stack_trains_as_each_network_does_alone(name):
         alone = network.module().train()
         alone.load_state_dict(spec.unpack(flat[i]))
         alone(x[i]).square().mean().backward()
+        largest = max(float(p.grad.abs().max()) for p in alone.parameters())
         for key, parameter in alone.named_parameters():
             size = float(parameter.grad.abs().max())
-            assert torch.allclose(gradients[key][i], parameter.grad, atol=1e-4 * size + 1e-7), key
+            # Before a batch norm a bias has no gradient: what is there is rounding of the others'.
+            room = 1e-4 * size + 1e-6 * largest
+            assert torch.allclose(gradients[key][i], parameter.grad, atol=room), key
         for key, buffer in alone.named_buffers():  # counted on in place, for each network
             assert torch.allclose(buffers[key][i], buffer, atol=1e-6), key
             assert not torch.equal(buffer, spec.unpack(flat[i])[key])
