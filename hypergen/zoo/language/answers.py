@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import MethodType
 from typing import Any
 
@@ -27,11 +28,24 @@ def answer_only(model: nn.Module) -> nn.Module:
     Raises:
         UsageError: The model has no output layer.
     """
+    return with_forward(model, _forward)
+
+
+def with_forward(model: nn.Module, forward: Callable[..., Any]) -> nn.Module:
+    """A view of a language model that shares every tensor with it and has another forward.
+
+    Args:
+        model: A model of transformers.
+        forward: The method.
+
+    Raises:
+        UsageError: The model has no output layer.
+    """
     getter = getattr(model, "get_output_embeddings", None)
     if not callable(getter) or getter() is None:
         raise UsageError(f"{type(model).__name__} has no output layer: it gives no logits")
     view = structural_copy(model)
-    setattr(view, "forward", MethodType(_forward, view))  # noqa: B010  (a method, to mypy)
+    setattr(view, "forward", MethodType(forward, view))  # noqa: B010  (a method, to mypy)
     return view
 
 

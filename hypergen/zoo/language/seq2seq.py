@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from hypergen._utils.errors import UsageError
-from hypergen.specs.peft import structural_copy
+from hypergen.zoo.language.answers import with_forward
 from hypergen.zoo.language.causal import CausalSuite
 from hypergen.zoo.language.models import LanguageModel
 from hypergen.zoo.language.prompted import start_tokens
@@ -127,12 +126,7 @@ def answers_alone(model: nn.Module) -> nn.Module:
     Raises:
         UsageError: The model has no output layer.
     """
-    getter = getattr(model, "get_output_embeddings", None)
-    if not callable(getter) or getter() is None:
-        raise UsageError(f"{type(model).__name__} has no output layer: it gives no logits")
-    view = structural_copy(model)
-    setattr(view, "forward", MethodType(_forward, view))  # noqa: B010  (a method, to mypy)
-    return view
+    return with_forward(model, _forward)
 
 
 def _forward(self: Any, *args: Any, answers_alone: int | None = None, **kwargs: Any) -> Any:
