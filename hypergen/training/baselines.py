@@ -7,15 +7,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from hypergen._utils.errors import RunError, UsageError
 from hypergen._utils.io import write_json
+from hypergen._utils.progress import progress
+from hypergen._utils.seeding import stable_seed
 from hypergen.generators.multitask import stored_weights
 from hypergen.specs import Weights, WeightSpec
 from hypergen.targets import Target
 from hypergen.zoo.adapters import train_multitask
-from hypergen.zoo.language import CausalSuite, Prompt
+from hypergen.zoo.language import AdapterRun, CausalSuite, Prompt, TextTask, train_adapters
+from hypergen.zoo.language.suite import TextSuite
 from hypergen.zoo.store import Zoo
 from hypergen.zoo.tasks import TaskSuite
 
@@ -23,6 +27,8 @@ from hypergen.zoo.tasks import TaskSuite
 FOLDER = "baselines"
 ZOO, MULTITASK, SETTINGS = "zoo.safetensors", "multitask.safetensors", "settings.json"
 MULTITASK_PLAIN = "multitask_plain.safetensors"  # of prompts without descriptions
+
+_AT_ONCE = 8  # adapters that train as one stack
 
 
 def save_baselines(
@@ -111,6 +117,54 @@ def _is_there(path: Path, how: dict[str, Any]) -> bool:
         return path.is_file() and Weights.load(path).provenance == how
     except RunError:
         return False  # damaged: made again
+
+
+def trained_adapters(
+    target: Target,
+    suite: TextSuite,
+    tasks: Sequence[int],
+    *,
+    steps: int,
+    samples: int,
+    lr: float,
+    seed: int = 0,
+) -> tuple[Weights, list[int]]:
+    """Trains an adapter of each task, in stacks.
+
+    Args:
+        target: The frozen model.
+        suite: The tasks.
+        tasks: Task numbers.
+        steps: Steps of each adapter.
+        samples: Samples of each in a step.
+        lr: Peak learning rate.
+        seed: Seed of the start, the same for all.
+
+    Returns:
+        Adapters, and the number of the task of each.
+    """
+    # Tasks of similar length train together: little is padded.
+    order = sorted(tasks, key=lambda task: _length(suite.tasks[task]))
+    groups = [order[i : i + _AT_ONCE] for i in range(0, len(order), _AT_ONCE)]
+    start = stable_seed(seed, "adapter")
+    parts = [
+        train_adapters(
+            target,
+            target.spec,
+            suite,
+            [AdapterRun(task=task, seed=start, lr=lr) for task in group],
+            steps=steps,
+            samples=samples,
+            evaluate=(),
+        ).weights[-1]
+        for group in progress(groups, desc="training adapters", unit="stack")
+    ]
+    return target.spec.from_flat(torch.cat(parts)), order
+
+
+def _length(task: TextTask) -> float:
+    rows = task.instances["train"]
+    return sum(len(row.input) for row in rows) / len(rows)
 
 
 def stored_adapters(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -12,9 +11,7 @@ import torch
 from torch import Tensor
 
 from hypergen._utils.errors import UsageError
-from hypergen._utils.progress import progress
 from hypergen._utils.seeding import generator as seeded
-from hypergen._utils.seeding import stable_seed
 from hypergen.conditions import ConditionEncoder, text_encoder_by_name
 from hypergen.specs import Weights
 from hypergen.targets import make_target
@@ -26,19 +23,19 @@ from hypergen.training.baselines import (
     save_baselines,
     save_multitask,
     stored_adapters,
+    trained_adapters,
 )
 from hypergen.training.data import TaskDataModule
 from hypergen.training.parts import Parts
 from hypergen.training.wordings import VariedBank
-from hypergen.zoo.language import AdapterRun, CausalSuite, TextTask, read_tasks, train_adapters
+from hypergen.zoo.language import CausalSuite
 from hypergen.zoo.language.kinds import writing_suite
 from hypergen.zoo.language.methods import is_lora, method_spec
-from hypergen.zoo.language.splits import choose_families, limited
+from hypergen.zoo.language.splits import choose_families, limited, read_usable
 from hypergen.zoo.language.tokens import IGNORED
 from hypergen.zoo.store import Zoo
 
 DEFAULT_TASKS = "$HYPERGEN_DATA/tasks"
-_AT_ONCE = 8  # adapters of the zoo that train as one stack
 
 
 class LanguageDataModule(TaskDataModule):
@@ -239,7 +236,7 @@ class LanguageDataModule(TaskDataModule):
         )
         if self.tasks_folder is None and not os.environ.get("HYPERGEN_DATA"):
             raise UsageError("say where the task files are: --data.tasks FOLDER, or HYPERGEN_DATA")
-        tasks = self._read(Path(os.path.expandvars(folder)))
+        tasks = read_usable(Path(os.path.expandvars(folder)), self.families)
         heldout, val = choose_families(
             [task.family for task in tasks], self.heldout_families, self.val_families, self.seed
         )
@@ -282,21 +279,6 @@ class LanguageDataModule(TaskDataModule):
             make_target(suite.network, spec, checkpoint=self.checkpoint),
         )
 
-    def _read(self, folder: Path) -> list[TextTask]:
-        tasks, errors = read_tasks(folder, families=self.families)
-        for error in errors:
-            warnings.warn(f"task left out: {error}", stacklevel=2)
-        usable = [task for task in tasks if {"train", "test"} <= set(task.instances)]
-        for task in tasks:
-            if task not in usable:
-                warnings.warn(
-                    f"task left out: {task.name!r} needs instances both to train and to test on",
-                    stacklevel=2,
-                )
-        if not usable:
-            raise UsageError(f"no task in {folder} has instances both to train and to test on")
-        return usable
-
     def build_zoo(self) -> tuple[Weights, Sequence[int]]:
         """Adapters of the training tasks: read from the folder, or trained here, in stacks.
 
@@ -314,23 +296,15 @@ class LanguageDataModule(TaskDataModule):
                 "this needs trained adapters: give --data.zoo_folder DIR (of `hypergen zoo build`)"
                 " or --data.zoo_steps"
             )
-        # Tasks of similar length train together: little is padded.
-        order = sorted(wanted, key=lambda t: _length(suite.tasks[t]))
-        groups = [order[i : i + _AT_ONCE] for i in range(0, len(order), _AT_ONCE)]
-        start = stable_seed(self.seed, "adapter")
-        parts = [
-            train_adapters(
-                self.target,
-                self.spec,
-                suite,
-                [AdapterRun(task=task, seed=start, lr=self.zoo_lr) for task in group],
-                steps=self.zoo_steps,
-                samples=self.zoo_samples,
-                evaluate=(),
-            ).weights[-1]
-            for group in progress(groups, desc="training adapters", unit="stack")
-        ]
-        return self.spec.from_flat(torch.cat(parts)), order
+        return trained_adapters(
+            self.target,
+            suite,
+            wanted,
+            steps=self.zoo_steps,
+            samples=self.zoo_samples,
+            lr=self.zoo_lr,
+            seed=self.seed,
+        )
 
     @property
     def memory_advice(self) -> str:
@@ -458,8 +432,3 @@ class LanguageDataModule(TaskDataModule):
         for file, source in self.multitask_runs.items():
             if source is not None:
                 copy_multitask(run, file, source, self.spec)
-
-
-def _length(task: TextTask) -> float:
-    rows = task.instances["train"]
-    return sum(len(row.input) for row in rows) / len(rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -72,6 +73,27 @@ def choose_families(
             f"of {len(sizes)} families none is left to train on: hold out and validate on fewer"
         )
     return taken[0], taken[1]
+
+
+def read_usable(folder: Path, families: Sequence[str] | None = None) -> list[TextTask]:
+    """Reads the tasks that can be trained and tested on; warns of each that is left out.
+
+    Raises:
+        UsageError: There is none.
+    """
+    tasks, errors = read_tasks(folder, families=families)
+    for error in errors:
+        warnings.warn(f"task left out: {error}", stacklevel=2)
+    usable = [task for task in tasks if {"train", "test"} <= set(task.instances)]
+    for task in tasks:
+        if task not in usable:
+            warnings.warn(
+                f"task left out: {task.name!r} needs instances both to train and to test on",
+                stacklevel=2,
+            )
+    if not usable:
+        raise UsageError(f"no task in {folder} has instances both to train and to test on")
+    return usable
 
 
 def limited(
