@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hypergen._utils.errors import WeightsError
 from hypergen.conditions import Condition, ConditionEncoder
@@ -23,7 +22,7 @@ class MultiTask(Generator):
     Args:
         spec: What to emit.
         encoder: Only its kind of input matters; nothing is read of it.
-        file: What to start from, see `stored_weights`.
+        file: What to start from, see `stored_start`.
 
     Raises:
         WeightsError: The stored weights do not fit.
@@ -35,13 +34,7 @@ class MultiTask(Generator):
     ) -> None:
         # What was loaded is saved with the generator: the file is not asked for again.
         super().__init__(spec, encoder, {"file": None})
-        self.weights = nn.Parameter(spec.initial(0))
-        if file is not None:
-            weights = stored_weights(file)
-            if len(weights) != 1 or weights.spec != spec:
-                raise WeightsError(f"{file} does not hold one set of weights of {spec!r}")
-            with torch.no_grad():
-                self.weights.copy_(weights.flat()[0])
+        self.weights = nn.Parameter(stored_start(spec, file))
 
     def shared_weights(self, batch: int = 1) -> Weights:
         """The weights without a condition, `batch` times."""
@@ -65,3 +58,22 @@ def stored_weights(path: str | Path) -> Weights:
     if not isinstance(generator, MultiTask):
         raise WeightsError(f"{path} is a run of {type(generator).__name__}, not of MultiTask")
     return generator.shared_weights().detach()
+
+
+def stored_start(spec: WeightSpec, path: str | Path | None = None) -> Tensor:
+    """What a generator starts from, `[numel]`: stored weights of its spec, or the spec's own start.
+
+    Args:
+        spec: What the weights must be of.
+        path: See `stored_weights`; the spec's start when not given.
+
+    Raises:
+        RunError: There is nothing, or it is damaged.
+        WeightsError: It is of another generator or spec, or several sets.
+    """
+    if path is None:
+        return spec.initial(0)
+    weights = stored_weights(path)
+    if len(weights) != 1 or weights.spec != spec:
+        raise WeightsError(f"{path} does not hold one set of weights of {spec!r}")
+    return weights.flat()[0].detach().clone()

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hypergen._utils.errors import SpecError, WeightsError
+from hypergen._utils.errors import SpecError
 from hypergen.conditions import Condition, ConditionEncoder
 from hypergen.generators.base import Generator
-from hypergen.generators.multitask import stored_weights
+from hypergen.generators.multitask import stored_start
 from hypergen.specs import Weights, WeightSpec
 
 _ITERATIONS = 100  # most rounds of k-means; it settles after a few
@@ -38,8 +38,7 @@ class LatentSkills(Generator):
         skills: K.
         temperature: τ at the start; small values pick one skill, large ones mix all. It is trained.
         dropout: Dropout on the pooled vector.
-        file: What each skill starts from: a file of `Weights.save` with one set of weights, or the
-            run folder of a `MultiTask`; the spec's own start when not given.
+        file: What each skill starts from, see `stored_start`.
 
     Raises:
         SpecError: An option is out of range.
@@ -66,13 +65,7 @@ class LatentSkills(Generator):
             raise SpecError(
                 f"skills={skills} must be at least 1, and temperature={temperature} above 0"
             )
-        start = spec.initial(0)
-        if file is not None:
-            weights = stored_weights(file)
-            if len(weights) != 1 or weights.spec != spec:
-                raise WeightsError(f"{file} does not hold one set of weights of {spec!r}")
-            start = weights.flat()[0].detach()
-        self.skills = nn.Parameter(start.repeat(skills, 1))
+        self.skills = nn.Parameter(stored_start(spec, file).repeat(skills, 1))
         self.centres = nn.Parameter(F.normalize(torch.randn(skills, encoder.dim), dim=-1))
         self.log_temperature = nn.Parameter(torch.tensor(temperature).log())
         self.dropout = nn.Dropout(dropout)

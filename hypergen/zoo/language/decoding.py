@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from hypergen.specs import Weights, cache_argument
-from hypergen.zoo.base_call import BaseCall as BaseCall
 from hypergen.zoo.language.prefill import Prefilled, keeps_state, prefill
 
 if TYPE_CHECKING:

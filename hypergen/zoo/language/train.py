@@ -14,7 +14,7 @@ from hypergen._utils.errors import UsageError
 from hypergen._utils.seeding import generator as seeded
 from hypergen.specs import WeightSpec
 from hypergen.targets import Target
-from hypergen.zoo.language.decoding import BaseCall
+from hypergen.zoo.base_call import BaseCall
 from hypergen.zoo.language.suite import TextSuite
 
 

@@ -8,9 +8,10 @@ from torch.nn import functional as F
 from hypergen.errors import UsageError
 from hypergen.specs import DeltaSpec, LoRASpec
 from hypergen.targets import FunctionalTarget, LoRATarget
+from hypergen.zoo.base_call import BaseCall
 from hypergen.zoo.language import CausalSuite, Prompt, scoring
 from hypergen.zoo.language.answers import answer_only
-from hypergen.zoo.language.decoding import BaseCall, first_line, greedy_answers, is_right
+from hypergen.zoo.language.decoding import first_line, greedy_answers, is_right
 from hypergen.zoo.language.ranking import choice_scores
 from hypergen.zoo.language.scoring import measure
 from hypergen.zoo.tasks import TaskSuite
