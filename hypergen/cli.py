@@ -281,7 +281,7 @@ def _load_base(name: str, recorded: bool) -> tuple[Any, Any]:
         recorded: Whether that is what a generator recorded: a packaged model calls itself by its
             name on the hub, and is what the generator was made for where it is installed.
     """
-    models = importlib.import_module("hypergen.zoo.language.models")
+    models = importlib.import_module("hypergen._utils.language_models")
     if recorded:
         packaged = [key for key, p in models.PACKAGED.items() if p.hub_name == name]
         name = next((k for k in packaged if _is_installed(models.PACKAGED[k].module)), name)

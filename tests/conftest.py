@@ -11,6 +11,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# What tests share: `import tiny_language`.
+_FOLDER = str(Path(__file__).parent)
+if _FOLDER not in sys.path:
+    sys.path.insert(0, _FOLDER)
+
 # Set before anything heavy is imported; processes that tests start inherit them.
 os.environ.update(
     {

@@ -171,13 +171,13 @@ def test_weights_of_a_mix_may_be_left_out_or_negative(command):
 
 
 def test_a_recorded_base_is_looked_for_in_packages_first(monkeypatch):
-    models = ModuleType("hypergen.zoo.language.models")
+    models = ModuleType("hypergen._utils.language_models")
     models.PACKAGED = {
         "gone": SimpleNamespace(hub_name="some/model", module="no_such_module"),
         "here": SimpleNamespace(hub_name="some/model", module="json"),
     }
     models.load_language_model = lambda name: SimpleNamespace(model=name, tokenizer="t")
-    monkeypatch.setitem(sys.modules, "hypergen.zoo.language.models", models)
+    monkeypatch.setitem(sys.modules, "hypergen._utils.language_models", models)
     assert cli._load_base("some/model", True) == ("here", "t")
     assert cli._load_base("some/model", False) == ("some/model", "t")  # as --base says
     assert cli._load_base("other/model", True) == ("other/model", "t")

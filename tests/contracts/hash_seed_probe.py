@@ -39,7 +39,7 @@ def digest(data: bytes) -> str:
 
 def text_run() -> dict[str, str]:
     """Batches, splits and one exported adapter of a run on text."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "zoo" / "language"))
+    sys.path.insert(0, str(Path(__file__).parents[1]))
     import tiny_language
 
     from hypergen.training.language import LanguageDataModule

@@ -9,11 +9,11 @@ import tiny
 import torch
 from torch import nn
 
+from hypergen._utils.language_models import LanguageModel
 from hypergen.serving import check_export
 from hypergen.specs import LoRASpec, PeftSpec
 from hypergen.targets import make_target
 from hypergen.zoo.language.methods import method_spec
-from hypergen.zoo.language.models import LanguageModel
 
 QV = ["q_proj", "v_proj"]
 METHODS = {

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
+import tiny_language as tiny
 import torch
 
 from hypergen.conditions import HashingEncoder
@@ -14,9 +14,6 @@ from hypergen.generators import MLPGenerator
 from hypergen.specs import LoRASpec
 from hypergen.targets import LoRATarget
 from hypergen.zoo.language import CausalSuite
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "zoo" / "language"))
-import tiny_language as tiny
 
 
 class Text:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
+import tiny_language as tiny
 import torch
 import yaml
 
@@ -22,9 +22,6 @@ from hypergen.training.objectives import make_objective
 from hypergen.training.wordings import VariedBank
 from hypergen.zoo import TaskSuite
 from hypergen.zoo.language.splits import choose_families
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "zoo" / "language"))
-import tiny_language as tiny
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SMALL = {

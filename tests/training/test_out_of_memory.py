@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
+import tiny_language as tiny
 import torch
 
 from hypergen import cli
@@ -13,9 +13,6 @@ from hypergen.errors import RunError
 from hypergen.evaluation.baselines import Scorer
 from hypergen.targets import LoRATarget
 from hypergen.training.language import LanguageDataModule
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "zoo" / "language"))
-import tiny_language as tiny
 
 CONFIG = Path(__file__).parents[2] / "configs" / "text2lora_smollm2.yaml"
 CPU = "DefaultCPUAllocator: not enough memory: you tried to allocate 8589934592 bytes."

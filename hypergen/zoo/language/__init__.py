@@ -6,8 +6,8 @@ that writes the answer, or a sentence encoder that finds the nearest one (`Sente
 adapters trained at a time (`train_adapters`), and zoos of them (`recipe.AdapterZoo`).
 """
 
+from hypergen._utils.language_models import LanguageModel, load_language_model
 from hypergen.zoo.language.causal import CausalSuite
-from hypergen.zoo.language.models import LanguageModel, load_language_model
 from hypergen.zoo.language.prompts import Prompt
 from hypergen.zoo.language.sentence import SentenceSuite
 from hypergen.zoo.language.seq2seq import Seq2SeqSuite

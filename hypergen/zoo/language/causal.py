@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hypergen._utils.errors import UsageError
+from hypergen._utils.language_models import Kind, LanguageModel
 from hypergen.specs import Weights
 from hypergen.zoo.base_call import BaseCall
 from hypergen.zoo.language.answers import answer_only
-from hypergen.zoo.language.models import Kind, LanguageModel
 from hypergen.zoo.language.packing import packed_batch, packed_losses
 from hypergen.zoo.language.prompted import PromptedSuite
 from hypergen.zoo.language.prompts import Prompt

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from hypergen._utils.errors import UsageError
+from hypergen._utils.language_models import Kind, model_kind
 from hypergen.zoo.language.causal import CausalSuite
-from hypergen.zoo.language.models import Kind, model_kind
 from hypergen.zoo.language.sentence import SentenceSuite
 from hypergen.zoo.language.seq2seq import Seq2SeqSuite
 from hypergen.zoo.language.suite import TextSuite

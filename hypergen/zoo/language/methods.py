@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from hypergen._utils.errors import UsageError
+from hypergen._utils.language_models import LanguageModel
 from hypergen._utils.seeding import stable_seed
 from hypergen.specs import LoRASpec, PeftSpec, WeightSpec
 from hypergen.specs.peft import build_config
-from hypergen.zoo.language.models import LanguageModel
 
 TASK_TYPES = {
     "causal": "CAUSAL_LM",

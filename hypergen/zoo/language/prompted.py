@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hypergen._utils.errors import UsageError
-from hypergen.zoo.language.models import LanguageModel
+from hypergen._utils.language_models import LanguageModel
 from hypergen.zoo.language.prompts import Prompt
 from hypergen.zoo.language.suite import TextSuite
 from hypergen.zoo.language.tasks import TextTask

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hypergen import __version__
 from hypergen._utils.errors import UsageError
+from hypergen._utils.language_models import LanguageModel, load_language_model
 from hypergen._utils.seeding import stable_seed
 from hypergen.specs import LoRASpec, WeightSpec
 from hypergen.targets import LoRATarget, PeftTarget, Target
@@ -21,7 +22,6 @@ from hypergen.zoo.build.ranges import Range
 from hypergen.zoo.build.recipe import Recipe
 from hypergen.zoo.language.kinds import SUITES
 from hypergen.zoo.language.methods import method_spec
-from hypergen.zoo.language.models import LanguageModel, load_language_model
 from hypergen.zoo.language.sentence import answerable
 from hypergen.zoo.language.suite import TextSuite
 from hypergen.zoo.language.tasks import TaskFileError, TextTask, read_tasks

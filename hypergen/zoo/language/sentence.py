@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hypergen._utils.errors import UsageError
+from hypergen._utils.language_models import LanguageModel
 from hypergen.specs import Weights
 from hypergen.zoo.language.decoding import is_right
-from hypergen.zoo.language.models import LanguageModel
 from hypergen.zoo.language.suite import TargetLike, TextSuite
 from hypergen.zoo.language.tasks import TextTask
 from hypergen.zoo.language.tokens import Ragged, encode, join

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from hypergen._utils.errors import UsageError
+from hypergen._utils.language_models import LanguageModel
 from hypergen.zoo.language.answers import with_forward
 from hypergen.zoo.language.causal import CausalSuite
-from hypergen.zoo.language.models import LanguageModel
 from hypergen.zoo.language.prompted import start_tokens
 from hypergen.zoo.language.tasks import TextTask
 from hypergen.zoo.language.tokens import IGNORED, Ragged, encode, join

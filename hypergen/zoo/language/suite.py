@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from hypergen._utils.errors import UsageError
+from hypergen._utils.language_models import Kind, LanguageModel, load_language_model
 from hypergen.specs import Weights
-from hypergen.zoo.language.models import Kind, LanguageModel, load_language_model
 from hypergen.zoo.language.splits import make_variants, read_recorded, split_wordings
 from hypergen.zoo.language.tasks import TextTask, read_tasks
 from hypergen.zoo.language.tokens import TokenCache

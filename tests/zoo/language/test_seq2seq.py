@@ -7,6 +7,7 @@ import torch
 from tiny_language import all_tasks, bart, causal, encoder, kinds, t5, write_tasks
 from torch.nn import functional as F
 
+from hypergen._utils.language_models import model_kind
 from hypergen.errors import UsageError
 from hypergen.serving import check_export
 from hypergen.specs import LoRASpec
@@ -15,7 +16,6 @@ from hypergen.zoo.base_call import BaseCall
 from hypergen.zoo.language import AdapterRun, Seq2SeqSuite, train_adapters
 from hypergen.zoo.language.decoding import greedy_answers
 from hypergen.zoo.language.kinds import SUITES, writing_suite
-from hypergen.zoo.language.models import model_kind
 from hypergen.zoo.language.ranking import choice_scores
 from hypergen.zoo.language.recipe import AdapterZoo
 from hypergen.zoo.language.scoring import read_prompts

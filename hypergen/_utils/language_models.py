@@ -14,8 +14,8 @@ from typing import Any, Literal
 import torch
 
 from hypergen._utils.errors import MissingExtraError, RunError, UsageError
+from hypergen._utils.fingerprint import model_fingerprint
 from hypergen._utils.io import atomic_folder
-from hypergen.specs import model_fingerprint
 
 Kind = Literal["causal", "encoder", "seq2seq"]
 _CLASSES = {

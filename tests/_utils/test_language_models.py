@@ -4,9 +4,16 @@ import pytest
 import torch
 from tiny_language import causal, encoder
 
+from hypergen._utils import language_models as models
+from hypergen._utils.language_models import (
+    PACKAGED,
+    Packaged,
+    convert_gguf,
+    file_sha256,
+    find_model,
+    load_language_model,
+)
 from hypergen.errors import MissingExtraError, UsageError
-from hypergen.zoo.language import load_language_model, models
-from hypergen.zoo.language.models import PACKAGED, Packaged, convert_gguf, file_sha256, find_model
 
 
 def saved(folder, language_model):
