@@ -2,6 +2,9 @@
 
 from hypergen.conditions.base import Condition, ConditionEncoder
 from hypergen.conditions.base_weights import BaseWeightsEncoder, WithBaseWeights, base_weights
+from hypergen.conditions.context import ContextEncoder
+from hypergen.conditions.demos import DemoEncoder
+from hypergen.conditions.document import DocumentEncoder
 from hypergen.conditions.fuse import FusedEncoder
 from hypergen.conditions.hashing import HashingEncoder
 from hypergen.conditions.task import TaskEncoder
@@ -11,6 +14,9 @@ __all__ = [
     "BaseWeightsEncoder",
     "Condition",
     "ConditionEncoder",
+    "ContextEncoder",
+    "DemoEncoder",
+    "DocumentEncoder",
     "FusedEncoder",
     "HashingEncoder",
     "TaskEncoder",

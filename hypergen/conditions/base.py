@@ -21,11 +21,14 @@ class Condition:
         tokens: `[B, T, D]`; what stands under the mask is zero.
         mask: `[B, T]` bool, True for real tokens; every row has at least one.
         pooled: `[B, D]`, one vector for each condition.
+        signals: `[B, F]`, numbers about the inputs that only the expected gain reads (see
+            `ConditionEncoder.signal_names`); None where an encoder states none.
     """
 
     tokens: Tensor
     mask: Tensor
     pooled: Tensor
+    signals: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.tokens.dim() != 3 or self.mask.shape != self.tokens.shape[:2]:
@@ -37,6 +40,13 @@ class Condition:
             raise ConditionError(
                 f"pooled has shape {list(self.pooled.shape)}, expected "
                 f"[{self.tokens.shape[0]}, {self.tokens.shape[2]}]"
+            )
+        if self.signals is not None and (
+            self.signals.dim() != 2 or len(self.signals) != len(self.tokens)
+        ):
+            raise ConditionError(
+                f"signals have shape {list(self.signals.shape)}, expected "
+                f"[{self.tokens.shape[0]}, F]"
             )
 
     def __len__(self) -> int:
@@ -57,22 +67,26 @@ class Condition:
             index = slice(index, index + 1 or None)
         elif not isinstance(index, slice):
             index = torch.atleast_1d(torch.as_tensor(index, device=self.tokens.device))
-        return Condition(self.tokens[index], self.mask[index], self.pooled[index])
+        signals = None if self.signals is None else self.signals[index]
+        return Condition(self.tokens[index], self.mask[index], self.pooled[index], signals)
 
     def trim(self) -> Condition:
         """Cuts off token positions that no row uses."""
         used = self.mask.any(0).nonzero()
         length = int(used[-1]) + 1 if len(used) else 1
-        return Condition(self.tokens[:, :length], self.mask[:, :length], self.pooled)
+        tokens, mask = self.tokens[:, :length], self.mask[:, :length]
+        return Condition(tokens, mask, self.pooled, self.signals)
 
     def to(self, *args: Any, **kwargs: Any) -> Condition:
         """Moves or casts the tensors; the mask keeps its dtype."""
         tokens, pooled = self.tokens.to(*args, **kwargs), self.pooled.to(*args, **kwargs)
-        return Condition(tokens, self.mask.to(tokens.device), pooled)
+        signals = None if self.signals is None else self.signals.to(*args, **kwargs)
+        return Condition(tokens, self.mask.to(tokens.device), pooled, signals)
 
     def detach(self) -> Condition:
         """Cuts the graph."""
-        return Condition(self.tokens.detach(), self.mask, self.pooled.detach())
+        signals = None if self.signals is None else self.signals.detach()
+        return Condition(self.tokens.detach(), self.mask, self.pooled.detach(), signals)
 
     @staticmethod
     def from_tokens(tokens: Tensor, mask: Tensor | None = None) -> Condition:
@@ -99,6 +113,9 @@ class Condition:
             raise ConditionError("no conditions to join")
         if len({c.dim for c in conditions}) > 1:
             raise ConditionError(f"conditions of widths {[c.dim for c in conditions]} cannot join")
+        signals = [c.signals for c in conditions if c.signals is not None]
+        if len(signals) not in (0, len(conditions)):
+            raise ConditionError("conditions with and without signals cannot join")
         length = max(c.tokens.shape[1] for c in conditions)
 
         def pad(tensor: Tensor) -> Tensor:
@@ -109,6 +126,7 @@ class Condition:
             torch.cat([pad(c.tokens) for c in conditions]),
             torch.cat([pad(c.mask) for c in conditions]),
             torch.cat([c.pooled for c in conditions]),
+            torch.cat(signals) if signals else None,
         )
 
 
@@ -123,6 +141,8 @@ class ConditionEncoder(nn.Module, ABC):
     input_name: ClassVar[str] = "text"
     # Whether it encodes something fixed, and asks for nothing but the batch size.
     constant: ClassVar[bool] = False
+    # Names of the numbers in `Condition.signals`.
+    signal_names: tuple[str, ...] = ()
     _registry: ClassVar[dict[str, type[ConditionEncoder]]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -141,6 +161,10 @@ class ConditionEncoder(nn.Module, ABC):
         Raises:
             ConditionError: An input is empty, too long or of the wrong kind.
         """
+
+    def embed(self, inputs: Any) -> Tensor:
+        """The pooled vectors alone, `[B, D]`; encoders that keep tokens do not keep these."""
+        return self(inputs).pooled
 
     @abstractmethod
     def config(self) -> dict[str, Any]:

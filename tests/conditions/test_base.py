@@ -73,3 +73,17 @@ def test_encoders_are_rebuilt_from_json(encoder):
 def test_unknown_encoders_are_told():
     with pytest.raises(ConditionError, match=r"'HashngEncoder'.* Did you mean 'HashingEncoder'"):
         ConditionEncoder.from_dict({"class": "HashngEncoder", "init_args": {}})
+
+
+def test_signals_go_wherever_the_rows_go():
+    tokens = torch.arange(12.0).view(3, 2, 2)
+    plain = Condition.from_tokens(tokens)
+    made = Condition(plain.tokens, plain.mask, plain.pooled, torch.arange(3.0)[:, None])
+    assert made[1].signals.tolist() == [[1.0]]
+    assert made[[2, 0]].trim().detach().to(torch.float64).signals.tolist() == [[2.0], [0.0]]
+    assert Condition.cat([made, made[0]]).signals.flatten().tolist() == [0, 1, 2, 0]
+    assert Condition.cat([plain, plain]).signals is None
+    with pytest.raises(ConditionError, match="with and without signals"):
+        Condition.cat([made, plain])
+    with pytest.raises(ConditionError, match=r"signals have shape \[2, 1\]"):
+        Condition(plain.tokens, plain.mask, plain.pooled, torch.zeros(2, 1))

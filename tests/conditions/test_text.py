@@ -185,3 +185,14 @@ def test_an_option_names_an_encoder():
     assert isinstance(text_encoder_by_name("hashing"), HashingEncoder)
     with pytest.raises(UsageError, match="'words' is neither text nor hashing"):
         text_encoder_by_name("words")
+
+
+def test_embeddings_alone_are_those_of_the_conditions_and_are_not_kept(bert, monkeypatch):
+    monkeypatch.setattr(text_module, "_EMBEDDED", 2)
+    encoder = TextEncoder(bert)
+    found = encoder.embed([*TEXTS, TEXTS[0]])
+    assert len(encoder._cache) == 0
+    assert torch.allclose(found, encoder([*TEXTS, TEXTS[0]]).pooled, atol=1e-6)
+    assert torch.equal(encoder.embed(TEXTS), encoder(TEXTS).pooled)  # those that are kept
+    with pytest.raises(ConditionError, match="text 1 has 11 tokens"):
+        encoder.embed(["a", "a " * 9])
