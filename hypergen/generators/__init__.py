@@ -1,6 +1,7 @@
 """Condition → Weights."""
 
 from hypergen.generators.base import Generator, find_run, load
+from hypergen.generators.context_prefix import ContextPrefix
 from hypergen.generators.gain import GainHead
 from hypergen.generators.hyper import (
     MLPGenerator,
@@ -34,6 +35,7 @@ __all__ = [
     "ELBO",
     "ArrowRouting",
     "Consistency",
+    "ContextPrefix",
     "DeltaReconstruction",
     "Distillation",
     "GainHead",
