@@ -244,15 +244,20 @@ def _generate(parser: _Parser) -> None:
     parser.add_argument(
         "run", metavar="RUN", help="run folder, generator folder, or name of a shipped generator"
     )
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument(
+    parser.add_argument(
         "--text",
         metavar="S",
         action="append",
         help="description of the task; may be repeated; - reads one a line: --text - < FILE",
     )
-    source.add_argument("--demos", metavar="FILE.jsonl", help="demonstrations, one a line")
-    source.add_argument("--document", metavar="FILE.txt", help="document to take in")
+    parser.add_argument(
+        "--demos",
+        metavar="FILE.jsonl",
+        action="append",
+        help='demonstrations, {"input": …, "output": …} a line; may be repeated, and stand beside '
+        "--text for a generator that reads both",
+    )
+    parser.add_argument("--document", metavar="FILE.txt", help="document to take in")
     parser.add_argument("--n", metavar="N", type=_count, default=1, help="how many samples")
     parser.add_argument("--seed", metavar="S", type=_seed, default=0, help="seed of the samples")
     parser.add_argument(

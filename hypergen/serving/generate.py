@@ -13,7 +13,7 @@ from typing import Any
 from hypergen._utils.errors import UsageError
 from hypergen.generators import Generator, load
 from hypergen.serving.export import CONFIG_FILE
-from hypergen.serving.inputs import read_inputs
+from hypergen.serving.inputs import demo_files, read_inputs
 from hypergen.serving.merge import check_mergeable, merge_into_base, save_merged
 from hypergen.serving.output import check_out, save_networks
 from hypergen.serving.portable import portable_profile
@@ -31,8 +31,9 @@ def generate_command(args: argparse.Namespace) -> dict[str, Any]:
     call.
 
     Args:
-        args: `run`; one of `text` (a sentence, several, or `-` for the lines of standard input),
-            `demos` (a JSON Lines file) and `document` (a text file); `n`, `seed`, `out`; `json`.
+        args: `run`; `text` (a sentence, several, or `-` for the lines of standard input), `demos`
+            (a JSON Lines file, or several) or both, or `document` (a text file); `n`, `seed`,
+            `out`; `json`.
             Optional: `mix` (coefficients of the sentences' updates, which become one network;
             empty for their mean), `merge` (write the base with the update in its weights), `base`
             (where that base is) and `load_base` (a function of a name and of whether it is the
@@ -107,9 +108,9 @@ def _coefficients(args: argparse.Namespace, inputs: dict[str, Any]) -> list[floa
     given = getattr(args, "mix", None)
     if given is None:
         return None
-    count = len(inputs.get("text", []))
+    count = len(next(iter(inputs.values())))
     if count < 2:
-        raise UsageError("--mix needs two descriptions or more: repeat --text")
+        raise UsageError("--mix needs two descriptions or more: repeat --text (or --demos)")
     if given and len(given) != count:
         raise UsageError(f"--mix has {len(given)} weights for {count} descriptions: give one each")
     return list(given) or [1 / count] * count
@@ -120,18 +121,30 @@ def _networks(
 ) -> tuple[list[Weights], list[str]]:
     """The networks to write, with what model cards and the index say of each."""
     draws = args.n
+    # Sentences are quoted; of files only the name: what they hold may be private.
+    said = {
+        kind: rows if kind == "text" else _file_names(args, kind, len(rows))
+        for kind, rows in inputs.items()
+    }
+    names = [
+        f"{parts[0]} ({parts[1]})" if len(parts) > 1 else parts[0]
+        for parts in zip(*said.values(), strict=True)
+    ]
     if mix is not None:
-        texts = inputs["text"]
-        title = " + ".join(f"{c:g} × {text}" for c, text in zip(mix, texts, strict=True))
+        title = " + ".join(f"{c:g} × {name}" for c, name in zip(mix, names, strict=True))
         mixed = [exact_mix(weights[list(range(d, len(weights), draws))], mix) for d in range(draws)]
         return mixed, [title] * draws
-    kind = next(iter(inputs))
-    # Sentences are quoted; of files only the name: what they hold may be private.
-    names = inputs["text"] if kind == "text" else [Path(getattr(args, kind)).name]
-    networks, titles = list(weights), [name for name in names for _ in range(draws)]
-    for one, title in zip(networks, titles, strict=True):
-        one.provenance = {**weights.provenance, kind: title}
-    return networks, titles
+    networks = list(weights)
+    for i, one in enumerate(networks):
+        own = {kind: values[i // draws] for kind, values in said.items()}
+        one.provenance = {**weights.provenance, **own}
+    return networks, [name for name in names for _ in range(draws)]
+
+
+def _file_names(args: argparse.Namespace, kind: str, count: int) -> list[str]:
+    """The names of the files that `count` networks were made from."""
+    files = demo_files(args) if kind == "demos" else [getattr(args, kind)]
+    return [Path(file).name for file in files] * (count // len(files))
 
 
 def _writer(args: argparse.Namespace, generator: Generator) -> Writer:

@@ -152,7 +152,8 @@ def test_other_inputs_reach_an_encoder_that_takes_them(tmp_path):
             return super().forward([" ".join(d["input"] for d in demos) for demos in inputs])
 
     (tmp_path / "a.txt").write_text("some long document that is secret")
-    (tmp_path / "a.jsonl").write_text('{"input": "3", "output": "no"}\n\n{"input": "4"}\n')
+    demos = '{"input": "3", "output": "no"}\n\n{"input": "4", "output": "yes"}\n'
+    (tmp_path / "a.jsonl").write_text(demos)
     try:
         for kind, encoder, file in (
             ("document", DocumentEncoder(16), "a.txt"),
@@ -173,7 +174,7 @@ def test_other_inputs_reach_an_encoder_that_takes_them(tmp_path):
 
 def test_inputs_that_the_generator_does_not_take_are_refused(run, tmp_path):
     (tmp_path / "a.txt").write_text("a document")
-    (tmp_path / "a.jsonl").write_text('{"input": 1}\n')
+    (tmp_path / "a.jsonl").write_text('{"input": "1", "output": "no"}\n')
     for kind, file in (("document", "a.txt"), ("demos", "a.jsonl")):
         args = options(run, tmp_path / "out", **{kind: str(tmp_path / file)})
         with pytest.raises(ConditionError, match=f"conditioned on text, but got {kind}"):
