@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -52,11 +53,7 @@ class AdapterTarget(Target):
 
     def call(self, weights: Weights, *args: Any, **kwargs: Any) -> Any:
         """Runs the network once for all samples."""
-        names = ("down.weight", "down.bias", "up.weight", "up.bias")
-        parts: _Parts = {}
-        for path in self._paths:
-            down, down_bias, up, up_bias = (weights[f"{path}.adapter_{n}"] for n in names)
-            parts[path] = (down, down_bias, up, up_bias)
+        parts = self._parts(weights)
         samples = samples_of(weights, args, kwargs)
         if not self._layers:
             with self._hooks.active(parts, samples):
@@ -69,3 +66,19 @@ class AdapterTarget(Target):
 
         with active(), checkpointed(self._layers, active):
             return self.model(*args, **kwargs)
+
+    @contextmanager
+    def decoder(self, weights: Weights, samples: int) -> Iterator[Any]:
+        """See `Target.decoder`: the model itself, its hooks active."""
+        from hypergen.targets.decoding import own_forward
+
+        with self._hooks.active(self._parts(weights), samples), own_forward(self.model) as model:
+            yield model
+
+    def _parts(self, weights: Weights) -> _Parts:
+        names = ("down.weight", "down.bias", "up.weight", "up.bias")
+        parts: _Parts = {}
+        for path in self._paths:
+            down, down_bias, up, up_bias = (weights[f"{path}.adapter_{n}"] for n in names)
+            parts[path] = (down, down_bias, up, up_bias)
+        return parts

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from torch import Tensor, nn
@@ -59,15 +60,65 @@ class Target(nn.Module, ABC):
         Raises:
             WeightsError: Weights of another spec, or `N` is not a multiple of `B`.
         """
+        args, kwargs = as_arguments(batch)
+        self.check(weights, *args, *kwargs.values())
+        return self.call(weights, *args, **kwargs)
+
+    def generate(self, weights: Weights, *, seed: int | Sequence[int] = 0, **options: Any) -> Any:
+        """Writes text with generated weights, by transformers' own `generate`.
+
+        The prompts of a network are a block of rows, as in a call. Beams and several return
+        sequences use the network of their prompt. Whatever made the weights is not called again.
+
+        Args:
+            weights: `B` networks of this target's spec; one serves all prompts.
+            seed: Seed of `do_sample`, or one for each of the `N` prompts. A prompt's draws depend
+                on its seed and on the number of the return sequence alone, so the other prompts of
+                the batch do not matter; with sampled beams they do, which draw as transformers
+                does, by the first seed.
+            **options: `input_ids` `[N, L]`, `attention_mask` (prompts of a causal model are padded
+                on the left), `max_new_tokens`, `num_beams`, `num_return_sequences`, `do_sample`
+                and all else that the model's `generate` takes.
+
+        Returns:
+            What the model's `generate` returns: tokens `[N · num_return_sequences, L + new]`.
+
+        Raises:
+            WeightsError: Weights of another spec, or `N` is not a multiple of `B`.
+            UsageError: No prompts, prompts of a causal model that are padded on the right, or a
+                network that writes no text.
+        """
+        from hypergen.targets.decoding import decode
+
+        return decode(self, weights, seed, options)
+
+    @property
+    def keeps_cache(self) -> bool:
+        """Whether decoding may go on from keys and values (else it reads all again)."""
+        return True
+
+    def decoder(self, weights: Weights, samples: int) -> AbstractContextManager[Any]:
+        """A context in which a model writes text with the weights.
+
+        Args:
+            weights: `B` networks.
+            samples: Number of prompts N; the rows of the model's calls are a multiple of it.
+        """
+        raise WeightsError(f"{type(self).__name__} does not write text")
+
+    def check(self, weights: Weights, *values: Any) -> None:
+        """Checks that weights are of this spec and samples can be split over them.
+
+        Raises:
+            WeightsError: Otherwise.
+        """
         if weights.spec is not self.spec and weights.spec != self.spec:
             raise WeightsError(self._difference(weights.spec))
-        args, kwargs = as_arguments(batch)
-        for value in (*args, *kwargs.values()):
+        for value in values:
             if isinstance(value, Tensor) and value.dim() and value.shape[0] % len(weights):
                 raise WeightsError(
                     f"{value.shape[0]} samples cannot be split evenly over {len(weights)} networks"
                 )
-        return self.call(weights, *args, **kwargs)
 
     def base(self, batch: Any) -> Any:
         """Runs the unchanged network."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,7 +13,7 @@ from torch.func import functional_call, vmap
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from hypergen._utils.errors import WeightsError
-from hypergen.specs import DeltaSpec, FullSpec, Weights, WeightSpec
+from hypergen.specs import DeltaSpec, FullSpec, Weights, WeightSpec, cache_argument
 from hypergen.targets.base import Target
 from hypergen.targets.mlp import is_mlp, run_mlp
 
@@ -70,30 +73,68 @@ class FunctionalTarget(Target):
                 0, 1
             )
 
+        def run(parameters: dict[str, Tensor], a: Any, k: Any) -> Any:
+            return functional_call(self._called, parameters, a, k, tie_weights=False)
+
+        return self._mapped(run, parameters, args, kwargs)
+
+    @contextmanager
+    def decoder(self, weights: Weights, samples: int) -> Iterator[Any]:
+        """See `Target.decoder`: a view of the model whose forward runs all networks."""
+        from hypergen.targets.decoding import refuse_encoder, with_step
+
+        refuse_encoder(self.model, type(self).__name__)
+        yield with_step(self.model, self._step(weights))
+
+    def _step(self, weights: Weights) -> Callable[..., Any]:
+        """What runs one step of decoding."""
+        from hypergen.targets.decoding import stacked_step
+
+        parameters = self.parameters_of(weights)
+
+        def run(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+            return self._mapped(function, parameters, *arguments)
+
+        def call(parameters: dict[str, Tensor], kwargs: dict[str, Any]) -> Any:
+            return functional_call(self._called, parameters, (), kwargs, tie_weights=False)
+
+        return functools.partial(stacked_step, run, cache_argument(self.model), call)
+
+    def _mapped(
+        self, function: Callable[..., Any], parameters: dict[str, Tensor], *arguments: Any
+    ) -> Any:
+        """Calls a function for each network, in one vmapped call or one after the other.
+
+        Args:
+            function: Takes one network's parameters and arguments.
+            parameters: Parameter name → `[B, *shape]`.
+            *arguments: Trees of tensors `[N, …]`, in blocks by network, and of other things.
+        """
+        networks = len(next(iter(parameters.values())))
+
         def split(value: Any) -> Any:
             return value.unflatten(0, (networks, -1)) if _is_batched(value) else value
 
         structure: list[Any] = []
 
-        def run(parameters: dict[str, Tensor], a: Any, k: Any) -> tuple[Tensor, ...]:
-            out = functional_call(self._called, parameters, a, k, tie_weights=False)
-            leaves, tree = tree_flatten(out)
+        def run(parameters: dict[str, Tensor], *own: Any) -> tuple[Tensor, ...]:
+            leaves, tree = tree_flatten(function(parameters, *own))
             structure[:] = tree, [_constant(leaf) for leaf in leaves]
             return tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
 
-        args, kwargs = tree_map(split, args), tree_map(split, kwargs)
+        arguments = tree_map(split, arguments)
         outs: tuple[Tensor, ...] | None = None
         if networks > 1 and self.vectorized:
-            axes = tree_map(lambda value: 0 if _is_batched(value) else None, (args, kwargs))
+            axes = tree_map(lambda value: 0 if _is_batched(value) else None, arguments)
             batched = vmap(run, (0, *axes), chunk_size=self.chunk_size, randomness="error")
             try:
-                outs = batched(parameters, args, kwargs)
+                outs = batched(parameters, *arguments)
             except RuntimeError as error:
                 if "vmap" not in str(error) and "functorch" not in str(error):
                     raise
                 self.vectorized = False
         if outs is None:
-            each = [run(*_pick(i, (parameters, args, kwargs))) for i in range(networks)]
+            each = [run(*_pick(i, (parameters, *arguments))) for i in range(networks)]
             outs = tuple(torch.stack(values) for values in zip(*each, strict=True))
         # `[B, N / B, …]` → `[N, …]`; a number of each network stays `[B]`.
         tensors = iter(t.flatten(0, 1) if t.dim() > 1 else t for t in outs)

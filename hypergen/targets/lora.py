@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -61,10 +62,7 @@ class LoRATarget(Target):
 
     def call(self, weights: Weights, *args: Any, **kwargs: Any) -> Any:
         """Runs the network once for all samples."""
-        pairs = {
-            path: (weights[a], weights[b], self._scaling[path])
-            for path, (a, b) in self._names.items()
-        }
+        pairs = self._pairs(weights)
         samples = samples_of(weights, args, kwargs)
         if not self._layers:
             with self._hooks.active(pairs, samples):
@@ -77,3 +75,17 @@ class LoRATarget(Target):
 
         with active(), checkpointed(self._layers, active):
             return self.model(*args, **kwargs)
+
+    @contextmanager
+    def decoder(self, weights: Weights, samples: int) -> Iterator[Any]:
+        """See `Target.decoder`: the model itself, its hooks active."""
+        from hypergen.targets.decoding import own_forward
+
+        with self._hooks.active(self._pairs(weights), samples), own_forward(self.model) as model:
+            yield model
+
+    def _pairs(self, weights: Weights) -> _Pairs:
+        return {
+            path: (weights[a], weights[b], self._scaling[path])
+            for path, (a, b) in self._names.items()
+        }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -32,8 +35,6 @@ class PrefixTarget(Target):
 
     def call(self, weights: Weights, *args: Any, **kwargs: Any) -> Any:
         """Runs the model once for all samples; takes `input_ids` (or `inputs_embeds`)."""
-        from transformers import DynamicCache
-
         if args:
             kwargs["input_ids"], *rest = args
             if rest:
@@ -46,15 +47,31 @@ class PrefixTarget(Target):
             if kwargs.get(given) is not None:
                 raise WeightsError(f"PrefixTarget sets {given} itself: do not pass any")
         samples = inputs.shape[0]
-        repeats = samples // len(weights)
-        dtype = next(self.model.parameters()).dtype
-        cache = DynamicCache()
-        for layer, pair in enumerate(self._prefix.key_values(weights)):
-            key, value = (t.to(dtype).repeat_interleave(repeats, dim=0) for t in pair)
-            cache.update(key, value, layer)
+        cache = self._cache(weights, samples)
         length = self._prefix.config["num_virtual_tokens"]
         mask = kwargs.pop("attention_mask", None)
         if mask is None:
             mask = inputs.new_ones(inputs.shape[:2], dtype=torch.long)
         mask = torch.cat([mask.new_ones(samples, length), mask], dim=1)
         return self.model(**kwargs, attention_mask=mask, **{name: cache})
+
+    @contextmanager
+    def decoder(self, weights: Weights, samples: int) -> Iterator[Any]:
+        """See `Target.decoder`: a view of the model whose cache starts with the prefixes."""
+        from hypergen.targets.decoding import prefixed_step, refuse_encoder, with_step
+
+        refuse_encoder(self.model, type(self).__name__)
+        length = self._prefix.config["num_virtual_tokens"]
+        fill = functools.partial(self._cache, weights)
+        yield with_step(self.model, functools.partial(prefixed_step, self.model, fill, length))
+
+    def _cache(self, weights: Weights, rows: int) -> Any:
+        """Keys and values that hold each row's prefix."""
+        from transformers import DynamicCache
+
+        dtype = next(self.model.parameters()).dtype
+        cache = DynamicCache()
+        for layer, pair in enumerate(self._prefix.key_values(weights)):
+            key, value = (t.to(dtype).repeat_interleave(rows // len(weights), dim=0) for t in pair)
+            cache.update(key, value, layer)
+        return cache
