@@ -2,6 +2,7 @@
 
 from hypergen.generators.base import Generator, find_run, load
 from hypergen.generators.context_prefix import ContextPrefix
+from hypergen.generators.fast_weights import DocumentState, GenerativeAdapter
 from hypergen.generators.gain import GainHead
 from hypergen.generators.hyper import (
     MLPGenerator,
@@ -38,7 +39,9 @@ __all__ = [
     "ContextPrefix",
     "DeltaReconstruction",
     "Distillation",
+    "DocumentState",
     "GainHead",
+    "GenerativeAdapter",
     "Generator",
     "LatentSkills",
     "MLPGenerator",
