@@ -186,10 +186,13 @@ class DemoEncoder(ConditionEncoder):
 
     # -- the frozen part -----------------------------------------------------------------------
 
-    @torch.no_grad()
     def vectors(self, pairs: Sequence[Pair]) -> Tensor:
-        """Frozen embeddings of input, output and both, `[P, 3, D]`; each text is encoded once."""
-        texts = [text for pair in pairs for text in (*pair, joined(pair))]
+        """Frozen embeddings of input, output and both, `[P, 3, D]`."""
+        return self.embeddings(texts_of(pairs)).unflatten(0, (len(pairs), 3))
+
+    @torch.no_grad()
+    def embeddings(self, texts: Sequence[str]) -> Tensor:
+        """Frozen embeddings of texts, `[n, D]`; each different text is encoded once."""
         fresh: dict[str, Tensor] = {}
         missing = [text for text in dict.fromkeys(texts) if text not in self._cache]
         if missing:
@@ -199,7 +202,7 @@ class DemoEncoder(ConditionEncoder):
             fresh = dict(zip(missing, made, strict=True))
             self.remember(fresh)
         found = [fresh[text] if text in fresh else self._cache[text] for text in texts]
-        return torch.stack(found).unflatten(0, (len(pairs), 3))
+        return torch.stack(found)
 
     def remember(self, embeddings: Mapping[str, Tensor]) -> None:
         """Keeps embeddings `[D]` of texts, up to `cache_size` of them."""
@@ -226,6 +229,11 @@ def _as_far_as_it_goes(read: Callable[[list[str]], Read], texts: list[str]) -> l
             raise
         # A little at a time, and never to nothing.
         return _as_far_as_it_goes(read, [text[: int(0.9 * len(text))].rstrip() or text[:1]])
+
+
+def texts_of(pairs: Sequence[Pair]) -> list[str]:
+    """What is embedded of pairs: input, output and both of each, `[3 · P]` texts."""
+    return [text for pair in pairs for text in (*pair, joined(pair))]
 
 
 def joined(pair: Pair) -> str:

@@ -163,8 +163,20 @@ def shown(suite: TaskSuite, tasks: Sequence[int], texts: Sequence[str], unit: Te
 
 
 def encode(generator: Generator, texts: list[str], chunk: int = 4096) -> Condition:
-    """Encodes raw conditions under the encoder's own input name, without gradients."""
+    """Encodes raw conditions under the encoder's own input name, without gradients.
+
+    Encoders of several parts read them as descriptions.
+
+    Raises:
+        UsageError: The generator reads no descriptions.
+    """
     name = generator.encoder.input_name
+    if name == "demos":
+        raise UsageError(
+            "this generator is conditioned on demonstrations alone: say how many by --k, such as "
+            "--k 1 4 16"
+        )
+    name = "text" if name == "fused" else name
     with torch.no_grad():
         parts = [
             generator.encode(**{name: texts[i : i + chunk]}) for i in range(0, len(texts), chunk)

@@ -25,7 +25,7 @@ class WordingBank:
     raw descriptions are kept, and `condition` is None.
 
     Args:
-        encoder: Encodes the descriptions.
+        encoder: Encodes the descriptions; None to keep them as they are.
         descriptions: For each task of a suite, its descriptions.
         tasks: Numbers of the tasks to keep; those without a description are left out.
         cache: Folder of encoded descriptions, see `cached_condition`.
@@ -36,7 +36,7 @@ class WordingBank:
 
     def __init__(
         self,
-        encoder: ConditionEncoder,
+        encoder: ConditionEncoder | None,
         descriptions: Sequence[Sequence[Any]],
         tasks: Sequence[int],
         cache: str | Path | None = None,
@@ -56,7 +56,8 @@ class WordingBank:
         self._count = torch.tensor([len(descriptions[task]) for task in kept], dtype=torch.long)
         self._start = self._count.cumsum(0) - self._count
         self.condition: Condition | None = None
-        if self.raw and not any(p.requires_grad for p in encoder.parameters()):
+        trained = encoder is None or any(p.requires_grad for p in encoder.parameters())
+        if self.raw and encoder is not None and not trained:
             with torch.no_grad():
                 self.condition = cached_condition(
                     encoder, self.raw, lambda: encoder(_columns(self.raw)).detach(), cache
@@ -80,6 +81,10 @@ class WordingBank:
     def first(self, position: Tensor) -> Tensor:
         """`[B]` positions in `tasks` → `[B]` rows, the first description of each."""
         return self._row[self._start[position]]
+
+    def used(self, rows: Tensor) -> Tensor | None:
+        """Samples of its task that each of `[B]` rows tells, `[B, K]` (-1: none); None here."""
+        return None
 
     def rows_of(self, position: Tensor) -> tuple[Tensor, Tensor]:
         """Every description of `[B]` positions in `tasks`.

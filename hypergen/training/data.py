@@ -136,10 +136,10 @@ class TaskDataModule(TaskParts):
             generator = seeded("batch", self.seed, step)
             chosen = positions[self._chosen(step, bank.tasks[positions], sizes, generator)]
             tasks, rows_ = bank.tasks[chosen], bank.pick(chosen, generator)
-            batch = self._sample(tasks, generator, "train", share)
+            batch = self._sample(tasks, generator, "train", share, bank.used(rows_))
             rows_, batch["tasks"] = rows_[share], tasks[share]
             if repeats:
-                distinct, batch["gather"] = rows_.unique(return_inverse=True)
+                distinct, batch["gather"] = rows_.unique(dim=0, return_inverse=True)
                 batch.update(bank.batch(distinct))
             else:
                 batch.update(bank.batch(rows_))
@@ -244,12 +244,18 @@ class TaskDataModule(TaskParts):
         return torch.randint(count, (wanted,), generator=generator)
 
     def _sample(
-        self, tasks: Tensor, generator: torch.Generator, split: str, share: slice | None = None
+        self,
+        tasks: Tensor,
+        generator: torch.Generator,
+        split: str,
+        share: slice | None = None,
+        avoid: Tensor | None = None,
     ) -> Batch:
-        """Samples of tasks, cut to this process's share of them."""
+        """Samples of tasks other than `avoid`, cut to this process's share of them."""
         if not self.needs - {"weights"}:
             return {}
-        batch = self.suite.sample(tasks, self.samples_per_task, generator, split)
+        further = {} if avoid is None else {"avoid": avoid}
+        batch = self.suite.sample(tasks, self.samples_per_task, generator, split, **further)
         if share is None or share.stop - share.start == len(tasks):
             return batch
         return {name: tree_map(partial(_rows, len(tasks), share), v) for name, v in batch.items()}

@@ -369,13 +369,18 @@ class LanguageDataModule(TaskDataModule):
         return chosen.repeat_interleave(self.wordings_per_task)
 
     def _sample(
-        self, tasks: Tensor, generator: torch.Generator, split: str, share: slice | None = None
+        self,
+        tasks: Tensor,
+        generator: torch.Generator,
+        split: str,
+        share: slice | None = None,
+        avoid: Tensor | None = None,
     ) -> Batch:
         suite = self.suite
         assert isinstance(suite, CausalSuite)
         taught = "teacher_logits" in self.needs
         suite.teacher = self._teacher(suite) if taught else None
-        batch = super()._sample(tasks, generator, self._instances(tasks, split), share)
+        batch = super()._sample(tasks, generator, self._instances(tasks, split), share, avoid)
         if taught:
             with torch.no_grad():
                 batch["teacher_logits"] = self.target.base(batch.pop("teacher"))

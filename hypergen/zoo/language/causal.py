@@ -124,16 +124,24 @@ class CausalSuite(PromptedSuite):
         }
 
     def sample(
-        self, tasks: Tensor, samples: int, generator: torch.Generator, split: str = "train"
+        self,
+        tasks: Tensor,
+        samples: int,
+        generator: torch.Generator,
+        split: str = "train",
+        avoid: Tensor | None = None,
     ) -> dict[str, Any]:
         """Draws instances and, if the prompt holds one, training descriptions.
 
         With `pack`, one description for all samples of a network. With a `teacher`, its inputs for
-        the same answers are under that name.
+        the same answers are under that name. Instances of `avoid` `[B, K]` (-1: none) are not
+        drawn: the demonstrations of each network, say.
         """
         self.check_split(tasks, split)
         shape = (len(tasks), samples)
-        draw = torch.rand(shape, generator=generator) * self.counts(split)[tasks][:, None]
+        counts = self.counts(split)[tasks]
+        draw = torch.rand(shape, generator=generator)
+        rows = (draw * counts[:, None]).long() if avoid is None else beside(draw, counts, avoid)
         wordings = None
         if self.prompt.description:
             known = torch.tensor([len(texts) for texts in self.descriptions["train"]])
@@ -144,10 +152,10 @@ class CausalSuite(PromptedSuite):
                 dropped = torch.rand(len(tasks), 1, generator=generator) < self.prompt_dropout
                 wordings = torch.where(dropped, -1, wordings)
             wordings = wordings[:, 0] if self.pack else wordings
-        batch = self.train_batch(tasks, draw.long(), split, wordings)
+        batch = self.train_batch(tasks, rows, split, wordings)
         if self.teacher is not None:
             told = None if wordings is None else wordings.clamp(min=0)
-            asked = self.teacher.train_batch(tasks, draw.long(), split, told)
+            asked = self.teacher.train_batch(tasks, rows, split, told)
             batch["teacher"] = asked["inputs"]
         return batch
 
@@ -268,3 +276,22 @@ class CausalSuite(PromptedSuite):
 
     def _is_ranked(self, task: TextTask) -> bool:
         return self.scoring == "rank" or (self.scoring == "auto" and bool(task.labels))
+
+
+def beside(draw: Tensor, counts: Tensor, avoid: Tensor) -> Tensor:
+    """Uniform rows that are none of some others.
+
+    Args:
+        draw: `[B, S]` uniform numbers in [0, 1).
+        counts: `[B]`, how many rows there are.
+        avoid: `[B, K]`, different rows not to take; -1 is none. One at least must be left.
+
+    Returns:
+        `[B, S]` rows.
+    """
+    real = avoid >= 0
+    # The r-th row that is left stands behind those that are not: r + #{j: a_j - j <= r}.
+    sorted_ = avoid.masked_fill(~real, torch.iinfo(torch.long).max // 2).sort(1).values
+    before = sorted_ - torch.arange(avoid.shape[1])
+    rank = (draw * (counts - real.sum(1))[:, None]).long()
+    return rank + (before[:, None] <= rank[..., None]).sum(2)
