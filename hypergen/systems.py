@@ -68,6 +68,9 @@ SYSTEMS: tuple[System, ...] = (
         "adapters",
         "few-shot demonstrations → LoRA or soft prefixes",
         (Paper("HyperTuning (HyperT5)", 2022, "2211.12485"),),
+        status="available",
+        recipe="configs/hypertuning_smollm2.yaml",
+        code="hypergen/conditions/demos.py",
     ),
     System(
         "A2",
