@@ -15,7 +15,7 @@ from hypergen.conditions import Condition, ConditionEncoder, DemoEncoder
 from hypergen.conditions.demos import Pair, texts_of
 from hypergen.training.bank import Batch, WordingBank
 from hypergen.training.embeddings import cached_condition
-from hypergen.zoo.language.demos import demo_rows
+from hypergen.zoo.language.few_shot import demo_rows
 from hypergen.zoo.language.tasks import TextTask
 
 
@@ -26,7 +26,7 @@ class DemoBank(WordingBank):
     training instances that are shown (-1: none).
 
     Args:
-        encoder: Holds a `DemoEncoder`, whose frozen part reads all demonstrations here, once.
+        encoder: The frozen part of a `DemoEncoder` in it reads all demonstrations here, once.
         descriptions: For each task of a suite, its descriptions.
         tasks: Numbers of the tasks to keep.
         of: The tasks of the suite.
@@ -75,9 +75,10 @@ class DemoBank(WordingBank):
         self._size = (self._pool >= 0).sum(1)
         counts = torch.tensor([len(of[task].instances.get("train", ())) for task in numbers])
         self._most = self._size.minimum((counts - 1).clamp(min=0)).clamp(max=most)
-        reader = next(m for m in encoder.modules() if isinstance(m, DemoEncoder))
         pairs = [self._pair(task, row) for task in numbers for row in pools[task]]
-        self._read(reader, list(dict.fromkeys(texts_of(pairs))), cache)
+        for reader in encoder.modules():
+            if isinstance(reader, DemoEncoder):
+                self._read(reader, list(dict.fromkeys(texts_of(pairs))), cache)
 
     @staticmethod
     def _read(reader: DemoEncoder, texts: list[str], cache: str | Path | None) -> None:

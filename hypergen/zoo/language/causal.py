@@ -244,9 +244,9 @@ class CausalSuite(PromptedSuite):
             variants["incontext"] = self.in_context(shots)
         return variants
 
-    def in_context(self, shots: int) -> CausalSuite:
-        """The suite with up to `shots` demonstrations in its prompt."""
-        return self._variants()[1].with_shots(self, shots)
+    def in_context(self, shots: int, tokens: int | None = None) -> CausalSuite:
+        """The suite with up to `shots` demonstrations, `tokens` tokens of them, in its prompt."""
+        return self._variants()[1].with_shots(self, shots, tokens)
 
     def _variants(self) -> tuple[type[WithoutDescription], type[InContext]]:
         """The classes of the prompt's variants for this kind of model."""

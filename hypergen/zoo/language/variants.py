@@ -48,12 +48,20 @@ class InContext(_Variant):
     shots = 3
 
     @classmethod
-    def with_shots(cls, suite: CausalSuite, shots: int) -> InContext:
-        """A variant with up to `shots` demonstrations of each task."""
+    def with_shots(cls, suite: CausalSuite, shots: int, tokens: int | None = None) -> InContext:
+        """A variant with up to `shots` demonstrations of each task.
+
+        Args:
+            suite: The suite.
+            shots: Most demonstrations.
+            tokens: Most tokens of them, beside what `max_length` leaves for the rest;
+                `SHOT_TOKENS` when not given.
+        """
         made = cls.of(suite)
         made.shots = max(shots, suite.prompt.examples)
         room = suite.language_model.max_length - suite.max_length
-        made.max_length = suite.max_length + max(0, min(SHOT_TOKENS, room))
+        wanted = SHOT_TOKENS if tokens is None else tokens
+        made.max_length = suite.max_length + max(0, min(wanted, room))
         made._room = made.max_length - suite.max_length
         return made
 

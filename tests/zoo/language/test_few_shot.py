@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hypergen.zoo.language import CausalSuite, read_task
 from hypergen.zoo.language.causal import beside
-from hypergen.zoo.language.demos import demo_rows, demonstrations, few_shot
+from hypergen.zoo.language.few_shot import demo_rows, demonstrations, few_shot
 
 
 @pytest.fixture
