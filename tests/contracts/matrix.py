@@ -22,6 +22,7 @@ from hypergen.conditions import (
     WithBaseWeights,
 )
 from hypergen.generators import (
+    GenerativeAdapter,
     Generator,
     LatentSkills,
     MLPGenerator,
@@ -183,6 +184,11 @@ GENERATORS: dict[str, tuple[type[Generator], dict[str, Any]]] = {
         RoutedExperts,
         {"hidden": 8, "temperature": 0.2, "blocks": "slot", "coefficients": "free"},
     ),
+    "generative_adapter": (GenerativeAdapter, {"state_rank": 8}),
+    "generative_adapter_frobenius": (
+        GenerativeAdapter,
+        {"state_rank": 8, "normalization": "frobenius"},
+    ),
     "sg_lora": (SGLoRA, {"latent": 3, "hidden": 16, "top_k": 2, "temperature": 0.2}),
 }
 
@@ -192,10 +198,14 @@ ONLY: dict[str, tuple[str, ...]] = {
     "zhyper_full_shared": ("lora", "peft_lora"),
     "shared_ranks": ("lora",),
     "weighted_updates": ("lora",),
+    "generative_adapter": ("lora",),
+    "generative_adapter_frobenius": ("lora",),
     "prompt_to_effect": ("lora", "full_mlp", "delta_tied", "peft_lora", "peft_ia3"),
 }
 # Roles of the slots that a generator fills alike for every condition.
 ALIKE: dict[str, tuple[str, ...]] = {"zhyper_diag": ("lora_A",), "zhyper_full_shared": ("lora_A",)}
+# A generative adapter that truncates nothing learns B, and generates A.
+ALIKE |= dict.fromkeys(("generative_adapter", "generative_adapter_frobenius"), ("lora_B",))
 
 # Generators that say the same to every condition.
 SAME = ("multitask",)

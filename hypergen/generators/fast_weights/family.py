@@ -127,11 +127,11 @@ class FastWeights(nn.Module):
         """A `[m, N, r, in]` and B `[m, N, out, r]` of sums `[m, N, r1, columns]`."""
         state = self._normalized(sums)
         right: Tensor | None = None
+        polar, epsilon = self.options.normalization == "polar", self.options.epsilon
         if self.rank < self.value_rank:
-            epsilon = self.options.epsilon if self.options.normalization == "polar" else None
-            state, right = leading_directions(state, self.rank, epsilon)
-        elif self.options.normalization == "polar":
-            state = polar_factor(state, self.options.epsilon)
+            state, right = leading_directions(state, self.rank, epsilon, polar)
+        elif polar:
+            state = polar_factor(state, epsilon)
         modules, batch = state.shape[:2]
         a = state.mT.reshape(modules, -1, state.shape[2]) @ self.query
         a = a.unflatten(1, (batch, self.rank))

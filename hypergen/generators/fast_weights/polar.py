@@ -40,27 +40,29 @@ def polar_factor(state: Tensor, epsilon: float = 1e-6) -> Tensor:
 
 
 def leading_directions(
-    state: Tensor, rank: int, epsilon: float | None = None
+    state: Tensor, rank: int, epsilon: float = 1e-6, polar: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Factors L and R of the part LRᵀ of a matrix in its largest singular values.
 
     R holds the leading right singular vectors, each with the sign that makes its largest entry
-    positive. LRᵀ is what is unique: within (nearly) equal singular values the two may turn
-    together. Gradients are those of LRᵀ (turns within the leading directions carry none), divided
-    by the gap to the directions left out, or by 1e-6 of the mean eigenvalue where it is smaller.
+    positive, times λ² / (λ² + ε²) as in `polar_factor`: directions that the matrix has not, and
+    that are arbitrary, vanish. LRᵀ is what is unique: within (nearly) equal singular values the two
+    may turn together. Gradients are those of LRᵀ (turns within the leading directions carry none),
+    divided by the gap to the directions left out, or by 1e-6 of the mean eigenvalue where it is
+    smaller.
 
     Args:
         state: `[..., k, v]`.
         rank: Number q of directions, at most v.
-        epsilon: Set the q singular values to one, filtered as in `polar_factor`; they stay as they
-            are when not given.
+        epsilon: ε.
+        polar: Set the q singular values to one, as `polar_factor` does.
 
     Returns:
         L `[..., k, q]` and R `[..., v, q]`.
     """
     gram, size = _scaled_gram(state)
-    filtered, right = _Leading.apply(gram, rank, epsilon)
-    left = state if epsilon is None else state / size.sqrt().to(state.dtype)
+    filtered, right = _Leading.apply(gram, rank, epsilon, polar)
+    left = state / size.sqrt().to(state.dtype) if polar else state
     return left @ filtered.to(state.dtype), right.to(state.dtype)
 
 
@@ -93,6 +95,20 @@ def _differences(values: Tensor, epsilon: float) -> Tensor:
     return over / under.clamp(min=torch.finfo(values.dtype).tiny)
 
 
+def _step(values: Tensor, epsilon: float) -> Tensor:
+    """g(λ) = λ² / (λ² + ε²)."""
+    square = values.clamp(min=0) ** 2
+    return square / (square + epsilon**2)
+
+
+def _step_differences(values: Tensor, epsilon: float) -> Tensor:
+    """The same as `_differences`, of g."""
+    values = values.clamp(min=0)
+    a, b, square = values[..., :, None], values[..., None, :], epsilon**2
+    out: Tensor = square * (a + b) / ((a * a + square) * (b * b + square))
+    return out
+
+
 def _symmetric(matrix: Tensor) -> Tensor:
     return (matrix + matrix.mT) / 2
 
@@ -117,36 +133,36 @@ class _Filter(torch.autograd.Function):
 
 
 class _Leading(torch.autograd.Function):
-    """V f(Λ) and V of the largest eigenvalues; f is 1 without an epsilon."""
+    """V f(Λ) and V g(Λ) of the largest eigenvalues; f is 1 unless `polar`."""
 
     @staticmethod
-    def forward(ctx: Any, gram: Tensor, rank: int, epsilon: float | None) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, gram: Tensor, rank: int, epsilon: float, polar: bool
+    ) -> tuple[Tensor, Tensor]:
         values, vectors = torch.linalg.eigh(gram)
         largest = vectors.gather(-2, vectors.abs().argmax(-2, keepdim=True))
         vectors = vectors * torch.where(largest < 0, -1.0, 1.0).to(vectors.dtype)
         values, vectors = values.flip(-1), vectors.flip(-1)
-        ctx.rank, ctx.epsilon = rank, epsilon
+        ctx.rank, ctx.epsilon, ctx.polar = rank, epsilon, polar
         ctx.save_for_backward(values, vectors)
-        kept = vectors[..., :rank].contiguous()
-        if epsilon is None:
-            return kept.clone(), kept
-        return kept * _spectrum(values[..., :rank], epsilon)[..., None, :], kept
+        kept, top = vectors[..., :rank], values[..., :rank]
+        factor = _spectrum(top, epsilon) if polar else torch.ones_like(top)
+        return kept * factor[..., None, :], kept * _step(top, epsilon)[..., None, :]
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, filtered: Tensor, kept: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, filtered: Tensor, right: Tensor) -> tuple[Tensor, None, None, None]:
         values, vectors = ctx.saved_tensors
         inside, outside = vectors[..., : ctx.rank], vectors[..., ctx.rank :]
-        top = values[..., : ctx.rank]
-        # A step dG turns the kept directions out of their span by the second part, and changes f
-        # within it by the first.
+        top, epsilon = values[..., : ctx.rank], ctx.epsilon
+        # A step dG turns the kept directions out of their span by the first part, and changes f
+        # and g within it by the second.
         gap = (top[..., None, :] - values[..., ctx.rank :, None]).clamp(min=_GAP)
-        turned = outside.mT @ kept
-        if ctx.epsilon is None:
-            out = outside @ ((turned + outside.mT @ filtered) / gap) @ inside.mT
-        else:
-            factor = _spectrum(top, ctx.epsilon)[..., None, :]
-            out = outside @ ((turned + factor * (outside.mT @ filtered)) / gap) @ inside.mT
-            change = _differences(top, ctx.epsilon) * _symmetric(inside.mT @ filtered)
-            out = out + inside @ change @ inside.mT
-        return _symmetric(out), None, None
+        factor = _spectrum(top, epsilon)[..., None, :] if ctx.polar else 1.0
+        turned = factor * (outside.mT @ filtered)
+        turned = turned + _step(top, epsilon)[..., None, :] * (outside.mT @ right)
+        change = _step_differences(top, epsilon) * _symmetric(inside.mT @ right)
+        if ctx.polar:
+            change = change + _differences(top, epsilon) * _symmetric(inside.mT @ filtered)
+        out = (outside @ (turned / gap) + inside @ change) @ inside.mT
+        return _symmetric(out), None, None, None

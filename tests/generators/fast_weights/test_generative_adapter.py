@@ -156,6 +156,19 @@ def test_what_is_emitted_has_the_rank_of_the_spec():
         assert weights[net.spec.pair_names(path)[0]].shape[1] == 3
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_truncated_updates_do_not_depend_on_neighbours(kind):
+    # The second document has two tokens, fewer than the rank.
+    net = adapter(spec(3), state_rank=16, value_rank=12, normalization=kind)
+    with torch.no_grad():
+        condition = net.encode(document=DOCUMENTS)
+        together = net(condition)
+        for i in range(3):
+            torch.testing.assert_close(
+                delta(together, i), delta(net(condition[i].trim())), rtol=1e-3, atol=1e-5
+            )
+
+
 def test_ranks_of_modules_may_differ_and_irregular_places_are_read():
     # One module of a layer and none of the next: readings at irregular places.
     targets = ["model.layers.1.self_attn.q_proj", "model.layers.0.self_attn.o_proj", "up_proj"]

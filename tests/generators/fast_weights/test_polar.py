@@ -77,7 +77,7 @@ def test_gradients_are_right_where_singular_values_meet_or_vanish(singular):
 @pytest.mark.parametrize("polar", [True, False])
 def test_leading_directions_are_those_of_the_decomposition(polar):
     state = torch.stack([made([4.0, 2.0, 1.0, 0.3], 7, 5, seed) for seed in range(2)])
-    left, right = leading_directions(state.float(), 2, 1e-6 if polar else None)
+    left, right = leading_directions(state.float(), 2, polar=polar)
     assert left.shape == (2, 7, 2)
     assert right.shape == (2, 5, 2)
     u, s, v = torch.linalg.svd(state, full_matrices=False)
@@ -89,24 +89,34 @@ def test_leading_directions_are_those_of_the_decomposition(polar):
 
 def test_all_directions_are_the_whole_matrix():
     state = made([4.0, 2.0, 1.0], 7, 3)
-    left, right = leading_directions(state, 3, 1e-6)
+    left, right = leading_directions(state, 3, polar=True)
     torch.testing.assert_close(left @ right.mT, polar_factor(state))
 
 
-@pytest.mark.parametrize("epsilon", [1e-3, None])
-@pytest.mark.parametrize("singular", [[2.0, 1.0, 0.5, 0.2], [1.0, 1.0, 0.5, 0.5], [2.0, 1.0]])
-def test_gradients_of_the_leading_part_are_right(singular, epsilon):
+@pytest.mark.parametrize("polar", [True, False])
+@pytest.mark.parametrize(
+    "singular", [[2.0, 1.0, 0.5, 0.2], [1.0, 1.0, 0.5, 0.5], [2.0, 1.0], [2.0]]
+)
+def test_gradients_of_the_leading_part_are_right(singular, polar):
     state = made(singular, 5, 4).requires_grad_()
 
     def leading(s):
-        left, right = leading_directions(s, 2, epsilon)
+        left, right = leading_directions(s, 2, 1e-3, polar)
         return left @ right.mT
 
     assert torch.autograd.gradcheck(leading, (state,), atol=1e-4)
 
 
+@pytest.mark.parametrize("polar", [True, False])
+def test_directions_that_are_not_there_vanish(polar):
+    left, right = leading_directions(made([2.0], 5, 4).float(), 3, polar=polar)
+    assert float(right[:, 0].norm()) == pytest.approx(1)
+    assert float(left[:, 1:].abs().max()) < 1e-5
+    assert float(right[:, 1:].abs().max()) < 1e-5
+
+
 def test_a_tie_at_the_cut_has_a_finite_gradient():
     state = made([1.0, 1.0, 1.0], 5, 3).float().requires_grad_()
-    left, right = leading_directions(state, 2, 1e-6)
+    left, right = leading_directions(state, 2, polar=True)
     (left.square().sum() + right[0].sum()).backward()
     assert bool(torch.isfinite(state.grad).all())
