@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from hypergen.targets import LoRATarget as LoRATarget
     from hypergen.targets import PeftTarget as PeftTarget
     from hypergen.targets import Target as Target
+    from hypergen.zoo.demos import BatchDemos as BatchDemos
+    from hypergen.zoo.language.demos import TextDemos as TextDemos
+    from hypergen.zoo.tuning import refine as refine
+    from hypergen.zoo.tuning import search as search
 
 __version__ = "0.1.0"
 
@@ -68,6 +72,10 @@ _PUBLIC = {
     "LoRATarget": "hypergen.targets",
     "FunctionalTarget": "hypergen.targets",
     "PeftTarget": "hypergen.targets",
+    "BatchDemos": "hypergen.zoo.demos",
+    "TextDemos": "hypergen.zoo.language.demos",
+    "refine": "hypergen.zoo.tuning",
+    "search": "hypergen.zoo.tuning",
 }
 
 __all__ = ["__version__", *_PUBLIC]

@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     from hypergen.zoo.adapters import train_multitask as train_multitask
     from hypergen.zoo.adapters import train_weights as train_weights
     from hypergen.zoo.build.build import build_zoo as build_zoo
+    from hypergen.zoo.demos import BatchDemos as BatchDemos
+    from hypergen.zoo.demos import Demos as Demos
+    from hypergen.zoo.demos import demos_of as demos_of
     from hypergen.zoo.importing import import_zoo as import_zoo
+    from hypergen.zoo.language.demos import TextDemos as TextDemos
     from hypergen.zoo.looking import describe as describe
     from hypergen.zoo.reading import Normalizer as Normalizer
     from hypergen.zoo.reading import ZooDataset as ZooDataset
@@ -22,16 +26,24 @@ if TYPE_CHECKING:
     from hypergen.zoo.store import ZooWriter as ZooWriter
     from hypergen.zoo.store import verify_zoo as verify_zoo
     from hypergen.zoo.tasks import TaskSuite as TaskSuite
+    from hypergen.zoo.tuning import refine as refine
+    from hypergen.zoo.tuning import search as search
 
 _PUBLIC = {
+    "BatchDemos": "hypergen.zoo.demos",
+    "Demos": "hypergen.zoo.demos",
     "Normalizer": "hypergen.zoo.reading",
     "TaskSuite": "hypergen.zoo.tasks",
+    "TextDemos": "hypergen.zoo.language.demos",
     "Zoo": "hypergen.zoo.store",
     "ZooDataset": "hypergen.zoo.reading",
     "ZooWriter": "hypergen.zoo.store",
     "build_zoo": "hypergen.zoo.build.build",
+    "demos_of": "hypergen.zoo.demos",
     "describe": "hypergen.zoo.looking",
     "import_zoo": "hypergen.zoo.importing",
+    "refine": "hypergen.zoo.tuning",
+    "search": "hypergen.zoo.tuning",
     "split": "hypergen.zoo.reading",
     "train_multitask": "hypergen.zoo.adapters",
     "train_weights": "hypergen.zoo.adapters",
@@ -39,14 +51,20 @@ _PUBLIC = {
 }
 
 __all__ = [
+    "BatchDemos",
+    "Demos",
     "Normalizer",
     "TaskSuite",
+    "TextDemos",
     "Zoo",
     "ZooDataset",
     "ZooWriter",
     "build_zoo",
+    "demos_of",
     "describe",
     "import_zoo",
+    "refine",
+    "search",
     "split",
     "train_multitask",
     "train_weights",
