@@ -96,10 +96,16 @@ class Generator(nn.Module, ABC):
 
         Args:
             batch: Holds `condition`, what the objective needs, and optionally `gather`, `[B]`,
-                the row of `condition` of each network where several share one.
+                the row of `condition` of each network where several share one. With `prefixes`,
+                rows are those of `prefix_weights`, the weights after every chunk of a document,
+                which generators for documents have.
             objective: Takes the generated weights and the batch, returns a scalar.
         """
-        weights = self(batch["condition"])
+        if batch.get("prefixes"):
+            own: Any = self
+            weights, _ = own.prefix_weights(batch["condition"])
+        else:
+            weights = self(batch["condition"])
         return objective(weights[batch["gather"]] if "gather" in batch else weights, batch)
 
     @property

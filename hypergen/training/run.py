@@ -27,7 +27,16 @@ from hypergen.training.record import describe, plain
 CONFIG, METRICS = "config.yaml", "metrics.csv"
 GENERATOR, LAST = "generator", "checkpoints/last.ckpt"
 # What a run writes and a new run in the same folder replaces; other files are left alone.
-_OWN = (CONFIG, METRICS, GENERATOR, "checkpoints", "tensorboard", "wandb", "suite.json")
+_OWN = (
+    CONFIG,
+    METRICS,
+    GENERATOR,
+    "checkpoints",
+    "tensorboard",
+    "wandb",
+    "suite.json",
+    "text.json",
+)
 
 
 def fit(

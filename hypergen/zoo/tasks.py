@@ -42,6 +42,7 @@ class TaskSuite(ABC):
         "CausalSuite": "hypergen.zoo.language.causal",
         "DigitsSuite": "hypergen.quickstart.suite",
         "SentenceSuite": "hypergen.zoo.language.sentence",
+        "StorySuite": "hypergen.zoo.language.story_suite",
     }
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
