@@ -314,6 +314,17 @@ def _evaluate(parser: _Parser) -> None:
     parser.add_argument(
         "--shots", metavar="K", type=_seed, help="demonstrations of the in-context row; 0 for none"
     )
+    parser.add_argument(
+        "--k",
+        metavar="K",
+        nargs="+",
+        type=_seed,
+        help="evaluate a generator that reads demonstrations with K of them on held-out tasks, "
+        "beside the same in the prompt and a LoRA trained on them: --k 0 1 4 16",
+    )
+    parser.add_argument(
+        "--lora-steps", metavar="N", type=_seed, help="steps of the LoRA of --k; 0 for none"
+    )
     oracle = parser.add_mutually_exclusive_group()
     oracle.add_argument(
         "--oracle-steps", metavar="N", type=_seed, help="steps to train each task's own weights in"

@@ -6,6 +6,8 @@ from hypergen.evaluation.bootstrap import Bootstrap, Scores, gap_closed
 from hypergen.evaluation.calibration import Calibration, calibrate
 from hypergen.evaluation.compare import WeightComparison, compare_weights, update_cosine
 from hypergen.evaluation.evaluate import default_splits, evaluate
+from hypergen.evaluation.few_shot import evaluate_few_shot
+from hypergen.evaluation.few_shot_result import FewShot
 from hypergen.evaluation.gain import GainFit, MeasuredGain, fit_gain, measure_gain
 from hypergen.evaluation.methods import Split
 from hypergen.evaluation.report import write_report
@@ -17,6 +19,7 @@ __all__ = [
     "Calibration",
     "DescriptionBank",
     "Evaluation",
+    "FewShot",
     "GainFit",
     "MeasuredGain",
     "RunAssets",
@@ -29,6 +32,7 @@ __all__ = [
     "compare_weights",
     "default_splits",
     "evaluate",
+    "evaluate_few_shot",
     "fit_gain",
     "gap_closed",
     "measure_gain",

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from hypergen._utils.errors import RunError, UsageError
 from hypergen.evaluation.assets import RunAssets
 from hypergen.evaluation.evaluate import default_splits, evaluate
+from hypergen.evaluation.few_shot import evaluate_few_shot
 from hypergen.evaluation.methods import Split
 from hypergen.evaluation.report import write_report
-from hypergen.generators import find_run, load
-from hypergen.targets import make_target
+from hypergen.generators import Generator, find_run, load
+from hypergen.targets import Target, make_target
 from hypergen.zoo import TaskSuite
 
 
@@ -23,11 +25,12 @@ def evaluate_command(args: argparse.Namespace) -> dict[str, Any]:
         args: `run` (a folder, or the name of one that ships), `tasks` (folder of task files, or
             None for the run's own held-out splits), `split` (of the samples), `report` (folder or
             None), `json`; and, if they are there, `samples` and `descriptions` (most of a task),
-            `shots`, `oracle_steps`, `no_oracle`.
+            `shots`, `oracle_steps`, `no_oracle`, `k` (numbers of demonstrations, see
+            `evaluate_few_shot`) and `lora_steps`.
 
     Returns:
-        The object of `Evaluation.to_dict`, and under `skipped` a sentence for each task of the
-        folder that was left out.
+        The object of `Evaluation.to_dict` (with `k`, of `FewShot.to_dict`), and under `skipped` a
+        sentence for each task of the folder that was left out.
 
     Raises:
         RunError: The run folder is missing or damaged, or is not of a suite of tasks.
@@ -52,6 +55,9 @@ def evaluate_command(args: argparse.Namespace) -> dict[str, Any]:
             raise UsageError(f"--samples: {type(suite).__name__} always takes all samples")
         suite.eval_samples = args.samples
     target = make_target(suite.load_model(run), generator.spec)
+    if getattr(args, "k", None) is not None:
+        found = _few_shot(args, generator, target, suite, splits, assets)
+        return {**found, **({"skipped": skipped} if skipped else {})}
     try:
         evaluation = evaluate(
             generator,
@@ -77,6 +83,45 @@ def evaluate_command(args: argparse.Namespace) -> dict[str, Any]:
         if args.json is None:
             print(f"report: {path}")
     return {**evaluation.to_dict(), **({"skipped": skipped} if skipped else {})}
+
+
+def _few_shot(
+    args: argparse.Namespace,
+    generator: Generator,
+    target: Target,
+    suite: TaskSuite,
+    splits: Mapping[str, Split],
+    assets: RunAssets,
+) -> dict[str, Any]:
+    """Evaluates k demonstrations, prints the table, writes numbers and plots if asked for."""
+    # The run's own splits: tasks that it was not trained on, not its tasks in other words.
+    unseen = {name: split for name, split in splits.items() if not name.endswith("_wordings")}
+    if getattr(args, "tasks", None) is None and not unseen:
+        raise UsageError("--k: the run has no held-out tasks; give some with --tasks DIR")
+    settings = {**assets.settings, **_settings(args)}
+    names = ("oracle_steps", "oracle_options", "chunk")
+    given = {name: settings[name] for name in names if name in settings}
+    if getattr(args, "lora_steps", None) is not None:
+        given["lora_steps"] = args.lora_steps
+    found = evaluate_few_shot(
+        generator,
+        target,
+        suite,
+        unseen or splits,
+        args.k,
+        zoo=assets.zoo,
+        multitask=assets.multitask,
+        samples=args.split,
+        seed=getattr(args, "seed", 0),
+        **given,
+    )
+    if args.json is None:
+        print(found.to_table())
+    if args.report is not None:
+        for path in found.save(args.report):
+            if args.json is None:
+                print(f"report: {path}")
+    return found.to_dict()
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
