@@ -28,6 +28,7 @@ _COMMANDS = {
     "validate": ("hypergen.training.cli", "main", "run a recipe's validation"),
     "test": ("hypergen.training.cli", "main", "run a recipe's test"),
     "generate": ("hypergen.serving.generate", "generate_command", "turn a condition into weights"),
+    "combine": ("hypergen.serving.combine", "combine_command", "mix several adapters into one"),
     "evaluate": ("hypergen.evaluation.command", "evaluate_command", "compare with all baselines"),
     "pack": ("hypergen.evaluation.pack", "pack_command", "make a run small, to give to others"),
     "methods": ("hypergen.methods", "methods_command", "list every system, its papers and status"),
@@ -257,7 +258,15 @@ def _generate(parser: _Parser) -> None:
         help='demonstrations, {"input": …, "output": …} a line; may be repeated, and stand beside '
         "--text for a generator that reads both",
     )
-    parser.add_argument("--document", metavar="FILE.txt", help="document to take in")
+    parser.add_argument(
+        "--document",
+        metavar="FILE.txt",
+        nargs="+",
+        help="documents of any length to take in, one adapter each; - reads standard input",
+    )
+    parser.add_argument(
+        "--as-one", action="store_true", help="read all files of --document into one adapter"
+    )
     parser.add_argument("--n", metavar="N", type=_count, default=1, help="how many samples")
     parser.add_argument("--seed", metavar="S", type=_seed, default=0, help="seed of the samples")
     parser.add_argument(

@@ -12,6 +12,7 @@ from typing import Any
 
 from hypergen._utils.errors import UsageError
 from hypergen.generators import Generator, load
+from hypergen.serving.documents import generate_from_documents
 from hypergen.serving.export import CONFIG_FILE
 from hypergen.serving.inputs import demo_files, read_inputs
 from hypergen.serving.merge import check_mergeable, merge_into_base, save_merged
@@ -32,12 +33,13 @@ def generate_command(args: argparse.Namespace) -> dict[str, Any]:
 
     Args:
         args: `run`; `text` (a sentence, several, or `-` for the lines of standard input), `demos`
-            (a JSON Lines file, or several) or both, or `document` (a text file); `n`, `seed`,
-            `out`; `json`.
-            Optional: `mix` (coefficients of the sentences' updates, which become one network;
-            empty for their mean), `merge` (write the base with the update in its weights), `base`
-            (where that base is) and `load_base` (a function of a name and of whether it is the
-            recorded one, which returns model and tokenizer).
+            (a JSON Lines file, or several) or both, or `document` (text files, one network each,
+            `-` for standard input); `n`, `seed`, `out`; `json`.
+            Optional: `as_one` (read all documents into one network), `mix` (coefficients of the
+            networks' updates, which become one; empty for their mean), `merge` (write the base
+            with the update in its weights), `base` (where that base is) and `load_base` (a
+            function of a name and of whether it is the recorded one, which returns model and
+            tokenizer).
 
     Returns:
         `{"out": [folder], "expected_gain": [gain] or None, "portable": [problem] or None where the
@@ -59,7 +61,11 @@ def generate_command(args: argparse.Namespace) -> dict[str, Any]:
     generator = load(args.run)
     write = _writer(args, generator)
     loaded = time.perf_counter()
-    weights = generator.generate(**inputs, n=args.n, seed=args.seed)
+    if "document" in inputs:
+        as_one = getattr(args, "as_one", False)
+        weights = generate_from_documents(generator, inputs["document"], as_one, args.n, args.seed)
+    else:
+        weights = generator.generate(**inputs, n=args.n, seed=args.seed)
     networks, titles = _networks(args, inputs, weights, mix)
     generated = time.perf_counter()
     folders = save_networks(networks, titles, out, write)
@@ -108,9 +114,12 @@ def _coefficients(args: argparse.Namespace, inputs: dict[str, Any]) -> list[floa
     given = getattr(args, "mix", None)
     if given is None:
         return None
-    count = len(next(iter(inputs.values())))
+    count = 1 if getattr(args, "as_one", False) else len(next(iter(inputs.values())))
     if count < 2:
-        raise UsageError("--mix needs two descriptions or more: repeat --text (or --demos)")
+        raise UsageError(
+            "--mix needs two descriptions or more: repeat --text (or --demos), or give --document "
+            "several files"
+        )
     if given and len(given) != count:
         raise UsageError(f"--mix has {len(given)} weights for {count} descriptions: give one each")
     return list(given) or [1 / count] * count
@@ -123,9 +132,13 @@ def _networks(
     draws = args.n
     # Sentences are quoted; of files only the name: what they hold may be private.
     said = {
-        kind: rows if kind == "text" else _file_names(args, kind, len(rows))
+        kind: rows if kind == "text" else _file_names(args, len(rows))
         for kind, rows in inputs.items()
+        if kind != "document"
     }
+    if "document" in inputs:
+        files = [document.name for document in inputs["document"]]
+        said["document"] = [", ".join(files)] if getattr(args, "as_one", False) else files
     names = [
         f"{parts[0]} ({parts[1]})" if len(parts) > 1 else parts[0]
         for parts in zip(*said.values(), strict=True)
@@ -141,9 +154,9 @@ def _networks(
     return networks, [name for name in names for _ in range(draws)]
 
 
-def _file_names(args: argparse.Namespace, kind: str, count: int) -> list[str]:
+def _file_names(args: argparse.Namespace, count: int) -> list[str]:
     """The names of the files that `count` networks were made from."""
-    files = demo_files(args) if kind == "demos" else [getattr(args, kind)]
+    files = demo_files(args)
     return [Path(file).name for file in files] * (count // len(files))
 
 

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from hypergen._utils.errors import UsageError
+from hypergen.serving.documents import documents
 
 
 def read_inputs(args: argparse.Namespace) -> dict[str, Any]:
     """The raw inputs that the options name, as keyword arguments of `Generator.generate`.
+
+    Of documents, which may be large, it is `TextDocument`s, for `generate_from_documents`.
 
     Sentences and demonstrations may be given together, for a generator that reads both: one of each
     for every network, or one sentence for several files, or one file for several sentences.
@@ -26,10 +29,9 @@ def read_inputs(args: argparse.Namespace) -> dict[str, Any]:
         further = "; only --text and --demos go together" if given else ""
         raise UsageError(f"give one of --text, --demos and --document{further}")
     if given == ["document"]:
-        document = _read(args.document)
-        if not document.strip():
-            raise UsageError(f"{args.document} is empty: put the document there")
-        return {"document": [document]}
+        return {"document": documents(args.document)}
+    if getattr(args, "as_one", False):
+        raise UsageError("--as-one reads several files of --document into one adapter: give those")
     inputs: dict[str, list[Any]] = {}
     if "text" in given:
         inputs["text"] = _sentences(args.text)

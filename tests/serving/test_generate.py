@@ -142,7 +142,7 @@ def test_a_generator_without_gain_states_none(tmp_path):
 
 
 def test_other_inputs_reach_an_encoder_that_takes_them(tmp_path):
-    class DocumentEncoder(HashingEncoder):
+    class PaperEncoder(HashingEncoder):
         input_name = "document"
 
     class DemosEncoder(HashingEncoder):
@@ -156,7 +156,7 @@ def test_other_inputs_reach_an_encoder_that_takes_them(tmp_path):
     (tmp_path / "a.jsonl").write_text(demos)
     try:
         for kind, encoder, file in (
-            ("document", DocumentEncoder(16), "a.txt"),
+            ("document", PaperEncoder(16), "a.txt"),
             ("demos", DemosEncoder(16), "a.jsonl"),
         ):
             scrambled(LoRASpec(build(), r=2), encoder).save_pretrained(tmp_path / kind)
@@ -168,7 +168,7 @@ def test_other_inputs_reach_an_encoder_that_takes_them(tmp_path):
             assert f'{kind}: "{file}"' in card
             assert "secret" not in card
     finally:
-        for name in ("DocumentEncoder", "DemosEncoder"):
+        for name in ("PaperEncoder", "DemosEncoder"):
             ConditionEncoder._registry.pop(name)
 
 

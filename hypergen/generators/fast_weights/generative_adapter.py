@@ -183,6 +183,11 @@ class GenerativeAdapter(Generator):
 
     # -- documents -------------------------------------------------------------------------------
 
+    @property
+    def streams(self) -> bool:
+        """Whether documents need not be held whole: an expected gain is read off all tokens."""
+        return isinstance(self.encoder, DocumentEncoder) and self.gain is None
+
     def state(self) -> DocumentState:
         """The state of no document, which leaves the base unchanged."""
         return DocumentState(self, [family.empty().detach() for family in self._families()])
@@ -236,14 +241,13 @@ class GenerativeAdapter(Generator):
 
         Their hidden states are never held together, unless an expected gain is to be read off them.
         """
-        documents = inputs.get("document")
         alone = text is None and condition is None and set(inputs) == {"document"}
-        streams = isinstance(self.encoder, DocumentEncoder) and self.gain is None
-        if documents is None or not (alone and streams) or abstain_below is not None or n < 1:
+        if not (alone and self.streams) or abstain_below is not None or n < 1:
             return super().generate(
                 text, condition=condition, n=n, seed=seed, abstain_below=abstain_below, **inputs
             )
-        documents = [documents] if isinstance(documents, str) else list(documents)
+        given = inputs["document"]
+        documents = [given] if isinstance(given, str) else list(given)
         if not documents:
             raise ConditionError("no document given: pass at least one")
         for i, document in enumerate(documents):
