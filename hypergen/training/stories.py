@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -93,6 +93,8 @@ class StoryDataModule(TaskDataModule):
     Raises:
         UsageError: An option is out of range or does not fit the others.
     """
+
+    VAL_SPLITS: ClassVar[dict[str, str]] = {"val": "train"}
 
     def __init__(
         self,

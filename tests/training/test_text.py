@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import documents
 import pytest
+import tiny_documents as documents
 import tiny_language as tiny
 import torch
 from lightning.pytorch import Callback
