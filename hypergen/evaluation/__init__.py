@@ -5,6 +5,7 @@ from hypergen.evaluation.baselines import DescriptionBank
 from hypergen.evaluation.bootstrap import Bootstrap, Scores, gap_closed
 from hypergen.evaluation.calibration import Calibration, calibrate
 from hypergen.evaluation.compare import WeightComparison, compare_weights, update_cosine
+from hypergen.evaluation.demo_gain import fit_demo_gain, measure_demo_gain
 from hypergen.evaluation.evaluate import default_splits, evaluate
 from hypergen.evaluation.few_shot import evaluate_few_shot
 from hypergen.evaluation.few_shot_result import FewShot
@@ -33,8 +34,10 @@ __all__ = [
     "default_splits",
     "evaluate",
     "evaluate_few_shot",
+    "fit_demo_gain",
     "fit_gain",
     "gap_closed",
+    "measure_demo_gain",
     "measure_gain",
     "update_cosine",
     "write_report",

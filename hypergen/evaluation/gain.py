@@ -13,6 +13,7 @@ from hypergen._utils.seeding import generator as seeded
 from hypergen.conditions import Condition
 from hypergen.evaluation.baselines import Scorer, describe, encode, shown
 from hypergen.generators import GainHead, Generator
+from hypergen.generators.gain import points
 from hypergen.targets import Target
 from hypergen.zoo import TaskSuite
 
@@ -149,14 +150,43 @@ def fit_gain(
         seed=seed,
         chunk=chunk,
     )
+    return fit_head(generator, suite, found, most=most, prior=prior, seed=seed)
+
+
+def fit_head(
+    generator: Generator,
+    suite: TaskSuite,
+    found: MeasuredGain,
+    *,
+    most: int = 512,
+    prior: float = 0.0,
+    seed: int = 0,
+) -> GainFit:
+    """Fits a generator's expected-gain head on gains that were measured.
+
+    Args:
+        generator: Gets the head as `generator.gain`.
+        suite: The tasks; those with the same right answers count as one.
+        found: The measured gains.
+        most: Most conditions that the head keeps, drawn at random if there are more.
+        prior: Gain expected of a condition unlike any measured one.
+        seed: Seed of that draw.
+
+    Raises:
+        UsageError: Fewer than two different tasks.
+    """
     count = len(found.gain)
     keep = torch.randperm(count, generator=seeded("gain", seed))[:most].sort().values
-    pooled = found.condition.pooled.detach()[keep]
-    names = {key: i for i, key in enumerate(dict.fromkeys(suite.key(int(t)) for t in tasks))}
-    group = torch.tensor([names[suite.key(int(t))] for t in found.tasks[keep]])
+    condition = found.condition.detach()[keep]
+    signals = 0 if condition.signals is None else condition.signals.shape[1]
+    pooled = points(condition, signals)
+    tasks = found.tasks[keep].tolist()
+    every = [suite.key(task) for task in found.tasks.tolist()]
+    names = {key: i for i, key in enumerate(dict.fromkeys(every))}
+    group = torch.tensor([names[suite.key(task)] for task in tasks])
     if len(group.unique()) < 2:
         raise UsageError("the expected gain is fitted on at least two different validation tasks")
-    head = GainHead(pooled.shape[1], len(keep)).to(pooled.device)
+    head = GainHead(condition.dim, len(keep), signals).to(pooled.device)
     gain = found.gain[keep].to(pooled.device, pooled.dtype)
     rmse = head.fit(pooled, gain, group.to(pooled.device), prior)
     generator.gain = head

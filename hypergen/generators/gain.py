@@ -11,6 +11,9 @@ from torch.nn import functional as F
 from hypergen._utils.errors import ConditionError
 from hypergen.conditions import Condition
 
+# Of differences of signals, which lie between 0 and 1 about.
+_PRECISIONS = (0.0, 1.0, 4.0, 16.0, 64.0)
+
 
 class GainHead(nn.Module):
     """Predicts score(generated) - score(base) from a condition.
@@ -24,21 +27,30 @@ class GainHead(nn.Module):
     generator. The sharpness is at least 5: whatever the fit prefers, a condition at right angles
     to a known one takes less than 1% of what a copy of it would take.
 
+    Where an encoder states signals (whether demonstrations contradict each other, say, which their
+    mean does not show), the kernel is multiplied by exp(-precision · ‖difference of signals‖²):
+    only conditions of like signals speak for one another. The precision is fitted too, and may be
+    0, which leaves the signals unread.
+
     Args:
         dim: Width of the pooled condition.
         size: Number of measured conditions that are kept.
+        signals: Number of signals of a condition.
     """
 
-    def __init__(self, dim: int, size: int) -> None:
+    def __init__(self, dim: int, size: int, signals: int = 0) -> None:
         super().__init__()
-        if dim < 1 or size < 1:
+        if dim < 1 or size < 1 or signals < 0:
             raise ConditionError("a GainHead needs positive dim and size")
-        self.dim, self.size = dim, size
-        self.register_buffer("bank", torch.zeros(size, dim))
+        self.dim, self.size, self.signals = dim, size, signals
+        self.register_buffer("bank", torch.zeros(size, dim + signals))
         self.register_buffer("gains", torch.zeros(size))
         self.register_buffer("prior", torch.zeros(()))
         self.register_buffer("log_sharpness", torch.tensor(2.0))
         self.register_buffer("log_prior_weight", torch.tensor(0.0))
+        if signals:
+            self.register_buffer("precision", torch.tensor(0.0))
+            self.precision: Tensor
         self.bank: Tensor
         self.gains: Tensor
         self.prior: Tensor
@@ -47,16 +59,26 @@ class GainHead(nn.Module):
 
     def config(self) -> dict[str, Any]:
         """Constructor arguments."""
-        return {"dim": self.dim, "size": self.size}
+        further = {"signals": self.signals} if self.signals else {}
+        return {"dim": self.dim, "size": self.size, **further}
 
     def forward(self, condition: Condition) -> Tensor:
         """Expected gain of each row, `[B]`, in the units of the score."""
-        return self.predict(condition.pooled, self.bank, self.gains)
+        return self.predict(points(condition, self.signals), self.bank, self.gains)
 
     def kernel(self, a: Tensor, b: Tensor) -> Tensor:
-        """Similarity of `[B, D]` and `[M, D]`, `[B, M]` in float64, 1 for equal directions."""
-        cosine = F.normalize(a.double(), dim=-1) @ F.normalize(b.double(), dim=-1).T
-        return torch.exp(self.log_sharpness.double().exp() * (cosine - 1))
+        """Similarity of `[B, D]` and `[M, D]`, `[B, M]` in float64, 1 for equal directions.
+
+        Behind the pooled vector stand the signals, D is the width of both.
+        """
+        a, b = a.double(), b.double()
+        one, other = (F.normalize(x[:, : self.dim], dim=-1) for x in (a, b))
+        exponent = self.log_sharpness.double().exp() * (one @ other.T - 1)
+        if self.signals:
+            # Differences themselves: those of equal signals are exactly zero.
+            apart = (a[:, None, self.dim :] - b[None, :, self.dim :]).square().sum(-1)
+            exponent = exponent - self.precision.double() * apart
+        return torch.exp(exponent)
 
     def predict(
         self, pooled: Tensor, bank: Tensor, gains: Tensor, exclude: Tensor | None = None
@@ -95,7 +117,7 @@ class GainHead(nn.Module):
         """Chooses sharpness and prior weight by leave-one-task-out error, and keeps the bank.
 
         Args:
-            pooled: `[M, D]`, conditions of held-out tasks.
+            pooled: `[M, D]`, conditions of held-out tasks, see `points`.
             gains: `[M]`, their measured gains.
             task: `[M]`, task number of each; a task never predicts itself.
             prior: Gain expected of a condition unlike any other (0: the base).
@@ -111,19 +133,43 @@ class GainHead(nn.Module):
                 f"this GainHead keeps {list(self.bank.shape)}, not {list(pooled.shape)}"
             )
         members, real = _members(task)
-        best = (float("inf"), 0.0, 0.0)
+        best = (float("inf"), 0.0, 0.0, 0.0)
         self.prior.fill_(prior)
-        for sharpness in torch.linspace(1.6, 4.6, 7).tolist():
-            for weight in torch.linspace(-5.0, 2.0, 8).tolist():
-                self.log_sharpness.fill_(sharpness)
-                self.log_prior_weight.fill_(weight)
-                left_out = _left_out(self._system(pooled), gains.double() - prior, members, real)
-                best = min(best, (float(left_out.square().mean()), sharpness, weight))
-        self.log_sharpness.fill_(best[1])
-        self.log_prior_weight.fill_(best[2])
+        for precision in _PRECISIONS if self.signals else (0.0,):
+            for sharpness in torch.linspace(1.6, 4.6, 7).tolist():
+                for weight in torch.linspace(-5.0, 2.0, 8).tolist():
+                    self._set(sharpness, weight, precision)
+                    left_out = _left_out(
+                        self._system(pooled), gains.double() - prior, members, real
+                    )
+                    error = float(left_out.square().mean())
+                    best = min(best, (error, sharpness, weight, precision))
+        self._set(*best[1:])
         self.bank.copy_(pooled)
         self.gains.copy_(gains)
         return best[0] ** 0.5
+
+    def _set(self, sharpness: float, weight: float, precision: float) -> None:
+        self.log_sharpness.fill_(sharpness)
+        self.log_prior_weight.fill_(weight)
+        if self.signals:
+            self.precision.fill_(precision)
+
+
+def points(condition: Condition, signals: int) -> Tensor:
+    """What a head with that many signals reads: pooled vectors, then signals, `[B, D]`.
+
+    Raises:
+        ConditionError: The condition has another number of signals.
+    """
+    if not signals:
+        return condition.pooled
+    found = 0 if condition.signals is None else condition.signals.shape[1]
+    if condition.signals is None or found != signals:
+        raise ConditionError(
+            f"the expected gain reads {signals} signals; the condition has {found}"
+        )
+    return torch.cat([condition.pooled, condition.signals.to(condition.pooled)], 1)
 
 
 def _members(task: Tensor) -> tuple[Tensor, Tensor]:
