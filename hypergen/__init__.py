@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hypergen.generators import TransformerGenerator as TransformerGenerator
     from hypergen.generators import ZhyperGenerator as ZhyperGenerator
     from hypergen.generators import load as load
+    from hypergen.serving.combine import combine as combine
     from hypergen.specs import AdapterSpec as AdapterSpec
     from hypergen.specs import DeltaSpec as DeltaSpec
     from hypergen.specs import FullSpec as FullSpec
@@ -74,6 +75,7 @@ _PUBLIC = {
     "PeftTarget": "hypergen.targets",
     "BatchDemos": "hypergen.zoo.demos",
     "TextDemos": "hypergen.zoo.language.demos",
+    "combine": "hypergen.serving.combine",
     "refine": "hypergen.zoo.tuning",
     "search": "hypergen.zoo.tuning",
 }

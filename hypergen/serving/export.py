@@ -16,7 +16,7 @@ from hypergen._utils.errors import RunError, WeightsError, did_you_mean
 from hypergen._utils.io import load_safetensors, load_safetensors_metadata, read_json
 from hypergen.specs import LoRASpec, Weights
 from hypergen.specs.models import describe_base
-from hypergen.specs.peft import PREFIX, structural_copy
+from hypergen.specs.peft import BASE_KEPT, PREFIX, structural_copy
 from hypergen.targets import Target
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
@@ -118,15 +118,11 @@ def load_adapter(folder: str | Path, spec: LoRASpec) -> Weights:
     folder = Path(folder)
     config, tensors = read_folder(folder)
     path = folder / CONFIG_FILE
-    if config.get("peft_type") != "LORA":
-        raise WeightsError(f"{path}: peft_type is {config.get('peft_type')!r}, not 'LORA'")
-    for key, plain in (("use_dora", False), ("bias", "none"), ("modules_to_save", None)):
-        if config.get(key) not in (plain, None, [], False):
-            raise WeightsError(f"{path}: {key} is {config[key]!r}; only plain LoRA can be read")
+    check_plain(config, path)
     _check_base(folder, config, spec)
     for module in spec.modules:
         try:
-            rank, scaling = _scaling(config, module)
+            rank, scaling = scaling_of(config, module)
         except (TypeError, ValueError, ZeroDivisionError, re.error) as error:
             raise WeightsError(f"{path} is damaged: its r, lora_alpha or patterns") from error
         if rank != spec.rank(module):
@@ -154,6 +150,21 @@ def load_adapter(folder: str | Path, spec: LoRASpec) -> Weights:
     return weights
 
 
+def check_plain(config: Mapping[str, Any], path: Path) -> None:
+    """Raises WeightsError if a PEFT configuration is not that of plain LoRA; says why."""
+    if config.get("peft_type") != "LORA":
+        raise WeightsError(f"{path}: peft_type is {config.get('peft_type')!r}, not 'LORA'")
+    for key, plain in (("use_dora", False), ("bias", "none"), ("modules_to_save", None)):
+        if config.get(key) not in (plain, None, [], False):
+            raise WeightsError(f"{path}: {key} is {config[key]!r}; only plain LoRA can be read")
+    start = config.get("init_lora_weights", True)
+    if isinstance(start, str) and start.lower() not in BASE_KEPT:
+        raise WeightsError(
+            f"{path}: init_lora_weights is {start!r}, which changes the base's own weights: "
+            "convert it to plain LoRA first (PEFT's path_initial_model_for_weight_conversion)"
+        )
+
+
 def _check_base(folder: Path, config: Mapping[str, Any], spec: LoRASpec) -> None:
     """Compares fingerprints where the file has one (hypergen's own), else names."""
     own = spec.config["base"]
@@ -174,7 +185,7 @@ def _check_base(folder: Path, config: Mapping[str, Any], spec: LoRASpec) -> None
         raise WeightsError(f"{folder} is an adapter for another base model: {name}, not {mine}")
 
 
-def _scaling(config: Mapping[str, Any], module: str) -> tuple[int, float]:
+def scaling_of(config: Mapping[str, Any], module: str) -> tuple[int, float]:
     """Rank and scaling of a module by PEFT's rules for patterns."""
 
     def by_pattern(patterns: Mapping[str, Any] | None, default: Any) -> Any:

@@ -82,7 +82,28 @@ def _origin(weights: Weights, what: str) -> list[str]:
     lines = [f"# {what} generated{source}", ""]
     for text in texts:
         lines += [f"> {' '.join(text.split())}", ""]
-    return [*lines, f"Made by {by} in one forward pass, without training on the task.", ""]
+    return [*lines, *_history(weights, by)]
+
+
+def _history(weights: Weights, by: str) -> list[str]:
+    """What was done to make the weights, in sentences."""
+    combined = weights.provenance.get("combined")
+    if combined is not None:
+        return [
+            f"Made by hypergen: combined from {len(combined['of'])} adapters "
+            f"(`{combined['method']}`), without further training.",
+            "",
+        ]
+    for key, what in (("refined", "weights"), ("searched", "condition")):
+        tuned = weights.provenance.get(key)
+        if tuned is not None:
+            before, after = (sum(tuned[k]) / len(tuned[k]) for k in ("loss_before", "loss_after"))
+            return [
+                f"Made by {by}, then its {what} tuned on demonstrations of the task in "
+                f"{tuned['steps']} steps: their loss went from {before:.3f} to {after:.3f}.",
+                "",
+            ]
+    return [f"Made by {by} in one forward pass, without training on the task.", ""]
 
 
 def _facts(weights: Weights) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -255,25 +255,38 @@ def concatenate_ranks(
         if spec.config["base"]["fingerprint"] != first.config["base"]["fingerprint"]:
             bases = " and ".join(describe_base(s.config["base"]) for s in (first, spec))
             raise WeightsError(f"the adapters were made for different base models: {bases}")
+    pairs = {}
+    for path in first.modules:
+        own = [spec.pair(w, path) for spec, w in zip(loras, adapters, strict=True)]
+        factors = [c * s.scaling(path) for c, s in zip(coefficients, loras, strict=True)]
+        pairs[path] = (
+            torch.cat([a for a, _ in own], dim=-2),
+            torch.cat([f * b for f, (_, b) in zip(factors, own, strict=True)], -1),
+        )
+    return from_updates(first.config, pairs)
+
+
+def from_updates(config: Mapping[str, Any], pairs: Mapping[str, tuple[Tensor, Tensor]]) -> Weights:
+    """LoRA weights whose updates are exactly B · A, of whatever ranks.
+
+    Args:
+        config: Of a `LoRASpec` of the same base and modules: `base`, `task_type`, `order`,
+            `target_modules`, and each module's `type` in `modules`.
+        pairs: Module path → A `[B, r, in]` and B `[B, out, r]`.
+    """
     slots: list[Slot] = []
     tensors: dict[str, Tensor] = {}
     modules: dict[str, dict[str, float | int | str]] = {}
-    for path in first.modules:
-        kind = first.config["modules"][path]["type"]
-        name_a, name_b = pair_names(path, kind)
-        pairs = [spec.pair(w, path) for spec, w in zip(loras, adapters, strict=True)]
-        rank = sum(a.shape[-2] for a, _ in pairs)
-        factors = [c * s.scaling(path) for c, s in zip(coefficients, loras, strict=True)]
-        tensors[name_a] = torch.cat([a for a, _ in pairs], dim=-2)
-        # The scaling of the sum is 1: alpha is stored so that alpha / r is, for every module.
-        tensors[name_b] = torch.cat([f * b for f, (_, b) in zip(factors, pairs, strict=True)], -1)
-        in_features, out_features = pairs[0][0].shape[-1], pairs[0][1].shape[-2]
-        slots += _pair(path, kind, in_features, out_features, rank)
+    for path in config["order"]:
+        kind, (a, b) = config["modules"][path]["type"], pairs[path]
+        rank = a.shape[-2]
+        slots += _pair(path, kind, a.shape[-1], b.shape[-2], rank)
         modules[path] = {"r": rank, "type": kind}
-    ranks = {int(m["r"]) for m in modules.values()}
-    top = max(ranks)
-    config = {
-        **first.config,
+        tensors.update(zip(pair_names(path, kind), (a, b), strict=True))
+    top = max(int(m["r"]) for m in modules.values())
+    # The scaling is 1: alpha is stored so that alpha / r is.
+    own = {
+        **config,
         "r": top,
         "alpha": float(top),
         "use_rslora": False,
@@ -281,8 +294,8 @@ def concatenate_ranks(
         "rank_pattern": _rank_pattern(modules, top),
     }
     spec = LoRASpec.__new__(LoRASpec)
-    WeightSpec.__init__(spec, slots, config)
-    for path in first.modules:  # alpha / r is 1 only where r is the largest rank
-        name_b = pair_names(path, str(modules[path]["type"]))[1]
+    WeightSpec.__init__(spec, slots, own)
+    for path in spec.modules:  # alpha / r is 1 only where r is the largest rank
+        name_b = spec.pair_names(path)[1]
         tensors[name_b] = tensors[name_b] / spec.scaling(path)
     return spec.from_named(tensors)
