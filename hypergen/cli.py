@@ -282,8 +282,27 @@ def _generate(parser: _Parser) -> None:
     parser.add_argument(
         "--base", metavar="MODEL", help="folder or name of the base for --merge, if not as recorded"
     )
+    parser.add_argument(
+        "--refine",
+        metavar="FILE.jsonl",
+        help='tune what is generated on demonstrations, {"input": …, "output": …} a line',
+    )
+    parser.add_argument(
+        "--steps", metavar="K", type=_seed, default=20, help="steps of --refine; 0 for none"
+    )
+    parser.add_argument("--lr", metavar="X", type=float, help="learning rate of --refine")
+    parser.add_argument(
+        "--heldout",
+        metavar="N",
+        type=_seed,
+        default=0,
+        help="of --refine: keep the step that is best on the last N demonstrations, held out",
+    )
+    parser.add_argument(
+        "--search", action="store_true", help="of --refine: tune the condition, not the weights"
+    )
     parser.add_argument("--out", metavar="DIR", required=True, help="folder to write")
-    parser.set_defaults(load_base=_load_base)
+    parser.set_defaults(load_base=_load_base, refiner=_refine)
     _json(parser)
 
 
@@ -296,11 +315,21 @@ def _load_base(name: str, recorded: bool) -> tuple[Any, Any]:
             name on the hub, and is what the generator was made for where it is installed.
     """
     models = importlib.import_module("hypergen._utils.language_models")
-    if recorded:
-        packaged = [key for key, p in models.PACKAGED.items() if p.hub_name == name]
-        name = next((k for k in packaged if _is_installed(models.PACKAGED[k].module)), name)
-    loaded = models.load_language_model(name)
+    loaded = models.load_language_model(_packaged(name) if recorded else name)
     return loaded.model, loaded.tokenizer
+
+
+def _packaged(name: str) -> str:
+    models = importlib.import_module("hypergen._utils.language_models")
+    packaged = [key for key, p in models.PACKAGED.items() if p.hub_name == name]
+    return next((k for k in packaged if _is_installed(models.PACKAGED[k].module)), name)
+
+
+def _refine(*args: Any, base: str, recorded: bool, **options: Any) -> Any:
+    """Tunes what was generated; serving, which asks for it, knows no zoo."""
+    refining = importlib.import_module("hypergen.zoo.language.refining")
+    name = _packaged(base) if recorded else base
+    return refining.refine_generated(*args, base=name, **options)
 
 
 def _is_installed(module: str) -> bool:
@@ -311,6 +340,14 @@ def _evaluate(parser: _Parser) -> None:
     parser.add_argument("run", metavar="RUN", help="run folder")
     parser.add_argument(
         "--tasks", metavar="DIR", help="folder of tasks; the run's own held-out ones when left out"
+    )
+    parser.add_argument(
+        "--stories",
+        metavar="FILE.jsonl",
+        help="stories with questions, for a generator that reads documents",
+    )
+    parser.add_argument(
+        "--plain", metavar="FILE", help="with --stories: unrelated text that should not suffer"
     )
     parser.add_argument("--split", metavar="NAME", default="test", help="split to evaluate on")
     parser.add_argument("--report", metavar="DIR", help="folder for report.html and its plots")

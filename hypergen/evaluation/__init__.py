@@ -13,6 +13,9 @@ from hypergen.evaluation.gain import GainFit, MeasuredGain, fit_gain, measure_ga
 from hypergen.evaluation.methods import Split
 from hypergen.evaluation.report import write_report
 from hypergen.evaluation.result import Evaluation, SplitResult
+from hypergen.evaluation.stories import evaluate_stories
+from hypergen.evaluation.stories_report import write_story_report
+from hypergen.evaluation.stories_result import StoryEvaluation
 from hypergen.evaluation.zoo import Zoo
 
 __all__ = [
@@ -27,6 +30,7 @@ __all__ = [
     "Scores",
     "Split",
     "SplitResult",
+    "StoryEvaluation",
     "WeightComparison",
     "Zoo",
     "calibrate",
@@ -34,6 +38,7 @@ __all__ = [
     "default_splits",
     "evaluate",
     "evaluate_few_shot",
+    "evaluate_stories",
     "fit_demo_gain",
     "fit_gain",
     "gap_closed",
@@ -41,4 +46,5 @@ __all__ = [
     "measure_gain",
     "update_cosine",
     "write_report",
+    "write_story_report",
 ]

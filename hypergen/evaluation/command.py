@@ -13,6 +13,7 @@ from hypergen.evaluation.evaluate import default_splits, evaluate
 from hypergen.evaluation.few_shot import evaluate_few_shot
 from hypergen.evaluation.methods import Split
 from hypergen.evaluation.report import write_report
+from hypergen.evaluation.stories_command import stories_command
 from hypergen.generators import Generator, find_run, load
 from hypergen.targets import Target, make_target
 from hypergen.zoo import TaskSuite
@@ -26,7 +27,7 @@ def evaluate_command(args: argparse.Namespace) -> dict[str, Any]:
             None for the run's own held-out splits), `split` (of the samples), `report` (folder or
             None), `json`; and, if they are there, `samples` and `descriptions` (most of a task),
             `shots`, `oracle_steps`, `no_oracle`, `k` (numbers of demonstrations, see
-            `evaluate_few_shot`) and `lora_steps`.
+            `evaluate_few_shot`) and `lora_steps`. With `stories`, see `stories_command`.
 
     Returns:
         The object of `Evaluation.to_dict` (with `k`, of `FewShot.to_dict`), and under `skipped` a
@@ -36,6 +37,8 @@ def evaluate_command(args: argparse.Namespace) -> dict[str, Any]:
         RunError: The run folder is missing or damaged, or is not of a suite of tasks.
         UsageError: No task, or a malformed task file; names the file and the key.
     """
+    if getattr(args, "stories", None) is not None:
+        return stories_command(args)
     run = find_run(args.run)
     generator = load(run)
     assets = RunAssets.load(run)
