@@ -62,10 +62,11 @@ def fails(capsys, *words) -> str:
 def test_help_names_every_verb(capsys):
     assert cli.main(["--help"]) == 0
     out = capsys.readouterr().out
-    verbs = ["demo", "fit", "validate", "test", "generate", "evaluate", "pack", "methods", "bench"]
+    verbs = ["demo", "fit", "validate", "test", "generate", "combine", "evaluate", "pack"]
+    verbs += ["methods", "bench"]
     verbs += ["zoo build", "zoo verify", "zoo import", "zoo info"]
     lines = [line.strip() for line in out.splitlines() if line.startswith("  ")]
-    assert [line.split("  ")[0] for line in lines][:13] == verbs
+    assert [line.split("  ")[0] for line in lines][:14] == verbs
 
 
 def test_help_of_a_group_names_its_verbs(capsys):

@@ -18,6 +18,7 @@ from hypergen.serving.inputs import demo_files, read_inputs
 from hypergen.serving.merge import check_mergeable, merge_into_base, save_merged
 from hypergen.serving.output import check_out, save_networks
 from hypergen.serving.portable import portable_profile
+from hypergen.serving.refine import losses_apart, refined, tuning_in_words, tuning_of
 from hypergen.specs import Weights
 from hypergen.specs.merging import exact_mix
 
@@ -44,7 +45,8 @@ def generate_command(args: argparse.Namespace) -> dict[str, Any]:
     Returns:
         `{"out": [folder], "expected_gain": [gain] or None, "portable": [problem] or None where the
         folders are no adapters, "seconds": {"load": …, "generate": …, "save": …},
-        "sha256": {file: digest}, "spec": …}`.
+        "sha256": {file: digest}, "spec": …}`; of tuned weights also `refined` or `searched`, a list
+        with steps and losses of each network.
 
     Raises:
         RunError: The run folder is missing or damaged.
@@ -66,7 +68,10 @@ def generate_command(args: argparse.Namespace) -> dict[str, Any]:
         weights = generate_from_documents(generator, inputs["document"], as_one, args.n, args.seed)
     else:
         weights = generator.generate(**inputs, n=args.n, seed=args.seed)
+    if getattr(args, "refine", None) is not None:
+        weights = refined(args, generator, inputs, weights)
     networks, titles = _networks(args, inputs, weights, mix)
+    losses_apart(networks)
     generated = time.perf_counter()
     folders = save_networks(networks, titles, out, write)
     saved = time.perf_counter()
@@ -77,6 +82,7 @@ def generate_command(args: argparse.Namespace) -> dict[str, Any]:
     if getattr(args, "json", None) is None:
         for i, folder in enumerate(folders):
             said = "" if gains is None else f"  expected gain {gains[i]:+.3f}"
+            said += tuning_in_words(networks[i])
             print(f"{folder}{said}")
         for problem in portable or []:
             print(f"note: {problem}", file=sys.stderr)
@@ -97,6 +103,7 @@ def generate_command(args: argparse.Namespace) -> dict[str, Any]:
             if file.is_file()
         },
         "spec": networks[0].spec.to_dict(),
+        **tuning_of(networks),
     }
 
 
@@ -164,12 +171,12 @@ def _writer(args: argparse.Namespace, generator: Generator) -> Writer:
     """What writes one network as a folder; loads the base where networks are merged into it.
 
     Raises:
-        UsageError: `--base` without `--merge`, or the base is unknown or not there.
+        UsageError: `--base` without `--merge` or `--refine`, or the base is unknown or not there.
         WeightsError: The generator's weights cannot be merged.
     """
     named: str | None = getattr(args, "base", None)
     if not getattr(args, "merge", False):
-        if named is not None:
+        if named is not None and getattr(args, "refine", None) is None:
             raise UsageError("--base names the model for --merge: give both")
         return lambda one, folder: one.save_pretrained(folder)
     check_mergeable(generator.spec)

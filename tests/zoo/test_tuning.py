@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import tiny_language
 import torch
@@ -13,6 +15,7 @@ from hypergen.conditions import HashingEncoder
 from hypergen.errors import UsageError, WeightsError
 from hypergen.generators import MLPGenerator
 from hypergen.specs import DeltaSpec, FullSpec, LoRASpec, PeftSpec, PrefixSpec, Weights
+from hypergen.specs.peft import structural_copy
 from hypergen.targets import make_target
 from hypergen.zoo import BatchDemos, TextDemos, refine, search
 
@@ -222,6 +225,43 @@ def test_the_loss_of_text_is_that_of_the_answers_tokens():
     expected = F.cross_entropy(logits[len(prompt) - 1 : -1], torch.tensor(answer), reduction="sum")
     assert count.item() == len(answer)
     assert total.item() == pytest.approx(expected.item(), abs=1e-4)
+
+
+def test_generated_weights_start_ordinary_peft_training(tmp_path):
+    """Stock PEFT goes on from the folder: the same first loss, the same first step of Adam."""
+    from peft import PeftModel
+
+    model = tiny_language.causal()
+    demos = TextDemos(model, DEMOS[0])
+    spec = LoRASpec(demos.network, ["q_proj", "v_proj"], r=2, task_type="CAUSAL_LM")
+    weights = generator_of(spec).generate("animal or thing")
+    ours, trace = refine(weights, make_target(demos.network, spec), demos, steps=1, clip=None)
+    weights.save_pretrained(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # transformers' and PEFT's own deprecations
+        stock = PeftModel.from_pretrained(
+            structural_copy(model.model), str(tmp_path), is_trainable=True
+        ).eval()
+    rows, labels = [], []
+    for demo in DEMOS[0]:
+        prompt = model.tokenizer(f"Input: {demo['input']}\nOutput:")["input_ids"]
+        answer = [*model.tokenizer(demo["output"])["input_ids"], model.tokenizer.eos_token_id]
+        rows.append(torch.tensor([*prompt, *answer]))
+        labels.append(torch.tensor([*[-100] * len(prompt), *answer]))
+    pad = torch.nn.utils.rnn.pad_sequence
+    ids, wanted = pad(rows, batch_first=True), pad(labels, batch_first=True, padding_value=-100)
+    trained = {n: p for n, p in stock.named_parameters() if p.requires_grad}
+    assert len(trained) == len(spec)
+    optimizer = torch.optim.Adam(trained.values(), lr=1e-3)
+    loss = stock(input_ids=ids, attention_mask=(ids != 0).long(), labels=wanted).loss
+    assert loss.item() == pytest.approx(float(trace.before), abs=1e-5)
+    loss.backward()
+    optimizer.step()
+    for name, parameter in trained.items():
+        short = name.removeprefix("base_model.model.").replace(".default", "")
+        # A first step of Adam is the sign of the gradient: rounding turns it where that is zero.
+        near = torch.isclose(ours[short][0], parameter.detach(), atol=1e-5)
+        assert float(near.float().mean()) > 0.98
 
 
 def test_encoder_decoders_are_refined_too():
