@@ -77,6 +77,9 @@ SYSTEMS: tuple[System, ...] = (
         "adapters",
         "long document, streamed in chunks → LoRA in one pass",
         (Paper("Generative Adapter", 2024, "2411.05877"),),
+        status="available",
+        recipe="configs/generative_adapter_smollm2.yaml",
+        code="hypergen/generators/fast_weights",
     ),
     System(
         "A3",
