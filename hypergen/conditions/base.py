@@ -150,6 +150,11 @@ class ConditionEncoder(nn.Module, ABC):
         ConditionEncoder._registry[cls.__name__] = cls
 
     @property
+    def input_names(self) -> tuple[str, ...]:
+        """Keywords of `Generator.generate` that it can take; several for a fused one."""
+        return (self.input_name,)
+
+    @property
     @abstractmethod
     def dim(self) -> int:
         """Width D of the tokens."""

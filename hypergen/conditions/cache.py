@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -117,17 +117,35 @@ class CacheReader:
         """Tokens of a context, `[n]`, with what the tokenizer puts before a text."""
         return torch.tensor(self._parts()[1](text, add_special_tokens=True)["input_ids"])
 
-    def read(self, text: str, slots: int) -> Kept:
+    def fill(self, rows: list[Tensor], slots: int) -> list[Kept]:
+        """Reads contexts of at most `slots` tokens, each repeated until it has as many.
+
+        All have one length then, and are read together. The copies end with a whole one, next to
+        what follows; the first token stays first.
+
+        Args:
+            rows: Tokens of each.
+            slots: Tokens of a result.
+        """
+        if not rows:
+            return []
+        full = [torch.cat([r[:1], r.repeat(-(-slots // len(r)))[1 - slots :]]) for r in rows]
+        keys, values, _ = self._run(torch.stack(full), slots, False)
+        scores = torch.zeros(keys.shape[1:-1])
+        return [Kept(k, v, scores) for k, v in zip(keys, values, strict=True)]
+
+    def read(self, ids: Tensor, slots: int) -> Kept:
         """Reads one context and keeps `slots` tokens of each head of each layer.
+
+        Args:
+            ids: Its tokens `[n]`, see `ids`.
+            slots: Tokens to keep.
 
         Raises:
             ConditionError: The model's keys cannot be told from their positions.
         """
-        ids = self.ids(text)
         if len(ids) <= slots:
-            # Copies end with a whole one, next to what follows; the first token stays first.
-            ids = torch.cat([ids[:1], ids.repeat(-(-slots // len(ids)))[1 - slots :]])
-            return self._chunk(ids, None)
+            return self.fill([ids], slots)[0]
         probe = torch.tensor(self._parts()[1](QUESTIONS, add_special_tokens=False)["input_ids"])
         # A chunk stands twice beside the questions.
         limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
@@ -142,33 +160,42 @@ class CacheReader:
         assert kept is not None
         return kept
 
-    @torch.no_grad()
-    def _chunk(self, ids: Tensor, probe: Tensor | None) -> Kept:
+    def _chunk(self, ids: Tensor, probe: Tensor) -> Kept:
         """Keys and values of a chunk's tokens, and the attention that the probe pays to them."""
-        model, count = self.model, len(ids)
-        read = ids if probe is None else torch.cat([ids, probe])
-        with _eager(model), torch.autocast(model.device.type, enabled=False):
+        keys, values, attentions = self._run(torch.cat([ids, probe])[None], len(ids), True)
+        groups = keys.shape[2]
+        scores = []
+        for attention in attentions:
+            paid = attention[0, :, len(ids) :, : len(ids)].float().unflatten(0, (groups, -1))
+            scores.append(paid.mean((1, 2)) if self.reduce == "mean" else paid.amax((1, 2)))
+        return Kept(keys[0], values[0], torch.stack(scores).cpu())
+
+    @torch.no_grad()
+    def _run(self, ids: Tensor, count: int, look: bool) -> tuple[Tensor, Tensor, Any]:
+        """Unrotated keys, and values, of the first `count` of `[B, n]` tokens; and attentions.
+
+        Returns:
+            Keys and values `[B, layers, kv_heads, count, head_dim]` on the CPU, and with `look`
+            the attention `[B, heads, n, n]` of every layer.
+        """
+        model = self.model
+        with (
+            _eager(model) if look else nullcontext(),
+            torch.autocast(model.device.type, enabled=False),
+        ):
             out = model.base_model(
-                input_ids=read[None].to(model.device),
-                use_cache=True,
-                output_attentions=probe is not None,
+                input_ids=ids.to(model.device), use_cache=True, output_attentions=look
             )
         layers = _layers(out)
-        keys = torch.stack([key[0, :, :count] for key, _ in layers]).float()
-        values = torch.stack([value[0, :, :count] for _, value in layers])
-        if keys.shape[2] != count:
+        keys = torch.stack([key[:, :, :count] for key, _ in layers], 1).float()
+        values = torch.stack([value[:, :, :count] for _, value in layers], 1)
+        if keys.shape[3] != count:
             raise ConditionError(
-                f"{self.name} keeps {keys.shape[2]} of {count} tokens (sliding window): lower "
+                f"{self.name} keeps {keys.shape[3]} of {count} tokens (sliding window): lower "
                 "chunk_size"
             )
         keys = unrotate(keys, self.rotation(count, keys.device)).to(values.dtype)
-        scores = torch.zeros(keys.shape[:3], device=keys.device)
-        if probe is not None:
-            groups = keys.shape[1]
-            for layer, attention in enumerate(out.attentions):
-                paid = attention[0, :, count:, :count].float().unflatten(0, (groups, -1))
-                scores[layer] = paid.mean((1, 2)) if self.reduce == "mean" else paid.amax((1, 2))
-        return Kept(keys.cpu(), values.cpu(), scores.cpu())
+        return keys.cpu(), values.cpu(), out.attentions if look else None
 
 
 def _best(kept: Kept, slots: int, first: bool) -> Kept:

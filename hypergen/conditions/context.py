@@ -3,6 +3,7 @@ r"""Text, demonstrations and documents as the keys and values that a frozen mode
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -14,6 +15,7 @@ from hypergen.conditions.base import Condition, ConditionEncoder
 from hypergen.conditions.cache import CacheReader, Kept
 
 KINDS = ("text", "demos", "document")
+BATCH = 16  # contexts of one length that are read together
 
 
 class ContextEncoder(ConditionEncoder):
@@ -24,14 +26,16 @@ class ContextEncoder(ConditionEncoder):
     layer keeps the `slots` ones that are attended to most when the model reads general questions
     and the context once more behind it: Kim et al., "KVzip: Query-Agnostic KV Cache Compression
     with Context Reconstruction", NeurIPS 2025, arXiv:2505.23416. The first token, where attention
-    rests, always stays. A context of fewer tokens is repeated until it fills the slots; one longer
-    than `chunk_size` is read chunk by chunk, without attention from one to another, and only the
-    best slots of all chunks are kept, so that memory does not grow with its length.
+    rests, always stays. A context of fewer tokens is repeated until it fills the slots. Of
+    demonstrations only as many are read as fit into the slots, the first ones: half a
+    demonstration teaches nothing. A document longer than `chunk_size` is read chunk by chunk,
+    without attention from one to another, and only the best slots of all chunks are kept, so that
+    memory does not grow with its length.
 
     A condition has `slots` tokens; each holds, for every layer, its key (before the rotation by its
     position) and its value, of every head: D = layers · 2 · kv_heads · head_dim. `ContextPrefix`
-    makes a prefix of them. Contexts are read one by one, so that none depends on the others of a
-    batch, and are kept by their text.
+    makes a prefix of them. Contexts whose tokens are chosen are read one by one, so that no choice
+    depends on the others of a batch; all are kept by their text.
 
     Args:
         model: Causal language model, as for `load_language_model`.
@@ -97,6 +101,11 @@ class ContextEncoder(ConditionEncoder):
         return cls(loaded=(model, tokenizer), **options)
 
     @property
+    def input_names(self) -> tuple[str, ...]:
+        """All kinds of context, or the one that it takes."""
+        return KINDS if self.takes == "fused" else (self.takes,)
+
+    @property
     def dim(self) -> int:
         """Width D of the tokens: layers · 2 · kv_heads · head_dim."""
         layers, heads, width = self.shape
@@ -136,10 +145,22 @@ class ContextEncoder(ConditionEncoder):
         """
         texts = self.contexts(inputs)
         new = [text for text in dict.fromkeys(texts) if text not in self._cache]
-        made = {}
-        bar = progress(new, desc="reading contexts") if len(new) > 50 else new
-        for text in bar:
-            made[text] = self._keep(self.reader.read(text, self.slots))
+        ids = {text: self.reader.ids(text) for text in new}
+        short = [text for text in new if len(ids[text]) <= self.slots]
+        made: dict[str, Tensor] = {}
+        many = len(new) > 50
+        with progress(total=len(new), desc="contexts") if many else nullcontext() as bar:
+            for at in range(0, len(short), BATCH):
+                part = short[at : at + BATCH]
+                kept = self.reader.fill([ids[text] for text in part], self.slots)
+                made |= {text: self._keep(k) for text, k in zip(part, kept, strict=True)}
+                if bar is not None:
+                    bar.update(len(part))
+            for text in new:
+                if text not in made:
+                    made[text] = self._keep(self.reader.read(ids[text], self.slots))
+                    if bar is not None:
+                        bar.update()
         found = {text: made[text] if text in made else self._cache[text] for text in texts}
         for text, tokens in made.items():
             while self._cache and len(self._cache) >= self.cache_size:
@@ -168,11 +189,34 @@ class ContextEncoder(ConditionEncoder):
             raise ConditionError(f"inputs of one batch differ in number: {said or 'none given'}")
         texts = []
         for i in range(sizes.pop()):
-            parts = [part for kind, rows in columns.items() for part in _parts(kind, rows[i], i)]
-            if not parts:
+            own = {kind: _parts(kind, rows[i], i) for kind, rows in columns.items()}
+            if not any(own.values()):
                 raise ConditionError(f"context {i} is empty: give a text, demos or a document")
-            texts.append("\n\n".join(parts) + self.end)
+            texts.append(self._joined(own))
         return texts
+
+    def _joined(self, parts: dict[str, list[str]]) -> str:
+        """One text of the parts, without the demonstrations that the slots have no room for."""
+
+        def joined(shown: int) -> str:
+            demos = parts.get("demos", [])[:shown]
+            own = [*parts.get("text", []), *demos, *parts.get("document", [])]
+            return "\n\n".join(own) + self.end
+
+        count = len(parts.get("demos", []))
+        text = joined(count)
+        # Beside a document tokens are chosen in any case.
+        if count < 2 or parts.get("document") or len(self.reader.ids(text)) <= self.slots:
+            return text
+        # More demonstrations are more tokens: the most that fit, by halving.
+        fits, over = 1, count
+        while over - fits > 1:
+            middle = (fits + over) // 2
+            if len(self.reader.ids(joined(middle))) <= self.slots:
+                fits = middle
+            else:
+                over = middle
+        return joined(fits)
 
 
 def _rows(kind: str, rows: Any) -> list[Any]:

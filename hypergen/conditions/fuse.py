@@ -43,6 +43,11 @@ class FusedEncoder(ConditionEncoder):
         self.signal_names = tuple(s for e in built.values() for s in e.signal_names)
 
     @property
+    def input_names(self) -> tuple[str, ...]:
+        """Names of the parts that are given with each condition."""
+        return tuple(name for name, encoder in self._parts().items() if not encoder.constant)
+
+    @property
     def dim(self) -> int:
         """Width D of the tokens."""
         return self._dim

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hypergen._utils.errors import ConditionError, UsageError
 from hypergen._utils.progress import progress
-from hypergen.conditions import Condition, DemoEncoder, FusedEncoder
+from hypergen.conditions import Condition
 from hypergen.evaluation.baselines import (
     Scorer,
     derangement,
@@ -157,9 +157,8 @@ def _reads(generator: Generator) -> set[str]:
     Raises:
         UsageError: It reads no demonstrations.
     """
-    encoder: Any = generator.encoder
-    names = set(encoder.encoders) if isinstance(encoder, FusedEncoder) else {encoder.input_name}
-    if "demos" not in names or not any(isinstance(m, DemoEncoder) for m in encoder.modules()):
+    names = set(generator.encoder.input_names)
+    if "demos" not in names:
         raise UsageError(
             f"--k needs a generator conditioned on demonstrations; this one reads "
             f"{' and '.join(sorted(names))}"

@@ -18,8 +18,9 @@ from hypergen.targets.base import Target
 class PrefixTarget(Target):
     """Gives every sample its network's prefix as past keys and values.
 
-    The attention mask (made if absent) is lengthened by the prefix; positions count from the end
-    of the prefix on, as in PEFT.
+    The attention mask (made if absent, of samples or 4-D) is lengthened by the prefix; positions,
+    given or not, count from the end of the prefix on, as in PEFT. A cache that an earlier call
+    returned holds the prefix already: handed in again, the call goes on from there.
 
     Args:
         model: A frozen transformers causal language model.
@@ -43,16 +44,21 @@ class PrefixTarget(Target):
         if not isinstance(inputs, Tensor):
             raise WeightsError("PrefixTarget needs input_ids or inputs_embeds")
         name = cache_argument(self.model)
-        for given in ("cache", "past_key_values"):
-            if kwargs.get(given) is not None:
-                raise WeightsError(f"PrefixTarget sets {given} itself: do not pass any")
+        other = "cache" if name == "past_key_values" else "past_key_values"
+        if other in kwargs:
+            raise WeightsError(f"this model's cache is called {name}: pass it by that name")
         samples = inputs.shape[0]
-        cache = self._cache(weights, samples)
+        cache = kwargs.pop(name, None)
+        if cache is None:
+            cache = self._cache(weights, samples)
         length = self._prefix.config["num_virtual_tokens"]
         mask = kwargs.pop("attention_mask", None)
         if mask is None:
-            mask = inputs.new_ones(inputs.shape[:2], dtype=torch.long)
-        mask = torch.cat([mask.new_ones(samples, length), mask], dim=1)
+            before = cache.get_seq_length() - length
+            mask = inputs.new_ones((samples, before + inputs.shape[1]), dtype=torch.long)
+        if kwargs.get("position_ids") is not None:
+            kwargs["position_ids"] = kwargs["position_ids"] + length
+        mask = torch.cat([_seen(mask, length), mask], dim=-1)
         return self.model(**kwargs, attention_mask=mask, **{name: cache})
 
     @contextmanager
@@ -75,3 +81,11 @@ class PrefixTarget(Target):
             key, value = (t.to(dtype).repeat_interleave(rows // len(weights), dim=0) for t in pair)
             cache.update(key, value, layer)
         return cache
+
+
+def _seen(mask: Tensor, length: int) -> Tensor:
+    """Columns of an attention mask that let every token see the prefix."""
+    shape = (*mask.shape[:-1], length)
+    # A 4-D mask of numbers is added to the logits; all others say 1 or True.
+    is_added = mask.dim() == 4 and mask.is_floating_point()
+    return mask.new_zeros(shape) if is_added else mask.new_ones(shape)

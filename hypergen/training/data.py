@@ -184,19 +184,26 @@ class TaskDataModule(TaskParts):
             UsageError: A split does not exist, or no task of it has a description.
         """
         if (tasks, wordings) not in self._banks:
-            suite = self.suite
-            if tasks not in suite.task_splits:
-                hint = did_you_mean(tasks, suite.task_splits)
-                raise UsageError(f"the suite has no split {tasks!r} of tasks.{hint}")
-            if wordings not in suite.descriptions:
-                hint = did_you_mean(wordings, suite.descriptions)
-                raise UsageError(f"the suite has no split {wordings!r} of wordings.{hint}")
-            numbers = suite.task_splits[tasks]
-            made = WordingBank(self.encoder, suite.descriptions[wordings], numbers, self.cache)
-            if not len(made):
-                raise UsageError(f"no task of the split {tasks!r} has a wording in {wordings!r}")
-            self._banks[tasks, wordings] = made
+            numbers = self._described(tasks, wordings)
+            texts = self.suite.descriptions[wordings]
+            self._banks[tasks, wordings] = WordingBank(self.encoder, texts, numbers, self.cache)
         return self._banks[tasks, wordings].to(self._device)
+
+    def _described(self, tasks: str, wordings: str) -> list[int]:
+        """Numbers of the tasks of a split that have a description in a split of wordings."""
+        suite = self.suite
+        if tasks not in suite.task_splits:
+            hint = did_you_mean(tasks, suite.task_splits)
+            raise UsageError(f"the suite has no split {tasks!r} of tasks.{hint}")
+        if wordings not in suite.descriptions:
+            hint = did_you_mean(wordings, suite.descriptions)
+            raise UsageError(f"the suite has no split {wordings!r} of wordings.{hint}")
+        found = [
+            task for task in suite.task_splits[tasks] if len(suite.descriptions[wordings][task])
+        ]
+        if not found:
+            raise UsageError(f"no task of the split {tasks!r} has a wording in {wordings!r}")
+        return found
 
     def experts(self) -> Experts:
         """The zoo, with the training descriptions of its tasks; for generators made of experts."""

@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 from hypergen._utils.errors import UsageError
 from hypergen.conditions import ConditionEncoder, DemoEncoder, FusedEncoder
-from hypergen.training.data import TaskDataModule
 from hypergen.training.demo_bank import DemoBank
 from hypergen.training.language import LanguageDataModule
 from hypergen.training.parts import Parts
@@ -95,11 +94,10 @@ class DemoDataModule(LanguageDataModule):
         key = (tasks, wordings)
         found = self._banks.get(key)
         if not isinstance(found, DemoBank):
-            plain = TaskDataModule.bank(self, *key)  # says what is wrong with the names
             found = DemoBank(
                 self.encoder,
                 self.suite.descriptions[wordings],
-                plain.tasks.tolist(),
+                self._described(*key),
                 self.suite.tasks,  # type: ignore[attr-defined]
                 least=self.demos_min,
                 most=self.demos_max,

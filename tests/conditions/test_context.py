@@ -48,7 +48,7 @@ def models():
 def test_keys_are_told_from_their_positions(name):
     reader = CacheReader("model", "float32", 64, "mean", (models()[name], tiny.tokenizer()))
     # Nothing but the position tells equal tokens apart before the first attention.
-    kept = reader._chunk(torch.full((5,), 7), None)
+    kept = reader.fill([torch.full((5,), 7)], 5)[0]
     assert kept.keys.shape == (*reader.shape[:2], 5, reader.shape[2])
     if name != "gpt2":  # it adds positions to the embeddings
         torch.testing.assert_close(kept.keys[0], kept.keys[0][:, :1].expand_as(kept.keys[0]))
@@ -97,7 +97,7 @@ def test_a_short_context_is_repeated_and_ends_whole(loaded):
     encoder = made(loaded, slots=7, takes="text", end="")
     ids = encoder.reader.ids("cat dog cow")
     copies = torch.cat([ids[:1], ids.repeat(3)[-6:]])
-    expected = encoder.reader._chunk(copies, None)
+    expected = encoder.reader._chunk(copies, ids)
     layers, heads, width = encoder.shape
     found = encoder(["cat dog cow"]).tokens[0].unflatten(-1, (layers, 2, heads, width))
     torch.testing.assert_close(found[:, :, 1], expected.values.permute(2, 0, 1, 3))
@@ -106,8 +106,8 @@ def test_a_short_context_is_repeated_and_ends_whole(loaded):
 def test_length_costs_no_memory_and_every_chunk_may_stay(loaded):
     encoder = made(loaded, takes="document", chunk_size=12, end="", slots=9)
     reader, ids = encoder.reader, encoder.reader.ids(STORY.strip())
-    kept = reader.read(STORY.strip(), 9)
-    assert kept.keys.shape == encoder.reader.read(STORY * 9, 9).keys.shape
+    kept = reader.read(ids, 9)
+    assert kept.keys.shape == reader.read(ids.repeat(9), 9).keys.shape
     probe = torch.tensor(loaded.tokenizer(QUESTIONS)["input_ids"])
     chunks = [reader._chunk(c, torch.cat([probe, c])) for c in ids.tensor_split(3)]
     scores = torch.cat([chunk.scores for chunk in chunks], 2)
@@ -126,7 +126,7 @@ def test_no_context_depends_on_the_others_of_a_batch(loaded):
     both = encoder(rows)
     for i in range(2):
         alone = made(loaded)({kind: [column[i]] for kind, column in rows.items()})
-        assert torch.equal(alone.tokens[0], both.tokens[i])
+        torch.testing.assert_close(alone.tokens[0], both.tokens[i])
     assert torch.equal(encoder(rows).tokens, both.tokens)  # kept by text
 
 
@@ -142,6 +142,19 @@ def test_all_kinds_become_one_text(loaded):
     assert made(loaded, takes="demos").contexts(DEMOS) == made(loaded, takes="demos").contexts(
         [[("cat", "animal"), ("cup", "thing")]]
     )
+
+
+@pytest.mark.parametrize("count", [2, 3, 7, 16])
+def test_demonstrations_are_read_whole_as_many_as_fit(loaded, count):
+    encoder = made(loaded, slots=23, end="")
+    (text,) = encoder.contexts({"text": ["say it"], "demos": [[("cat", "animal")] * count]})
+    size = len(encoder.reader.ids(text))
+    each = len(encoder.reader.ids("Input: cat Output: animal"))
+    assert text.count("Output") == min(count, (23 - 2) // each)
+    assert size <= 23
+    # A description that fills the slots alone still has one demonstration.
+    (text,) = encoder.contexts({"text": [STORY], "demos": [[("cat", "animal")] * count]})
+    assert text.count("Output") == 1
 
 
 @pytest.mark.parametrize(

@@ -68,5 +68,44 @@ def test_wrong_inputs_are_told(case):
         target(weights, {"attention_mask": inputs["attention_mask"]})
     with pytest.raises(WeightsError, match="input_ids alone"):
         target(weights, (inputs["input_ids"], inputs["attention_mask"]))
-    with pytest.raises(WeightsError, match="sets past_key_values itself"):
-        target(weights, {**inputs, "past_key_values": object()})
+    own = cache_argument(target.model)
+    other = "cache" if own == "past_key_values" else "past_key_values"
+    with pytest.raises(WeightsError, match=f"is called {own}"):
+        target(weights, {**inputs, other: object()})
+
+
+def test_a_call_goes_on_from_what_another_has_read(case):
+    net, target, weights, inputs = case
+    ids, name = inputs["input_ids"], cache_argument(net)
+    place = torch.arange(ids.shape[1]).expand_as(ids)
+    with torch.no_grad():
+        whole = target(weights, {"input_ids": ids}).logits
+        first = target(weights, {"input_ids": ids[:, :2], "use_cache": True})
+        assert torch.allclose(first.logits, whole[:, :2], atol=1e-5)
+        seen = torch.ones_like(ids)
+        rest = target(
+            weights,
+            {
+                "input_ids": ids[:, 2:],
+                "attention_mask": seen,
+                "position_ids": place[:, 2:],
+                name: getattr(first, name),
+            },
+        ).logits
+    assert torch.allclose(rest, whole[:, 2:], atol=1e-5)
+
+
+def test_a_mask_of_four_dimensions_is_lengthened_too():
+    net = tiny.make("llama")
+    spec = PrefixSpec(net, 3)
+    target, weights = make_target(net, spec), spec.from_flat(torch.randn(2, spec.numel))
+    ids = tiny.batch("llama", 4)["input_ids"]
+    sees = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool).tril()
+    mask = torch.zeros(sees.shape).masked_fill(~sees, torch.finfo(torch.float32).min)
+    with torch.no_grad():
+        plain = target(weights, {"input_ids": ids}).logits
+        given = target(
+            weights,
+            {"input_ids": ids, "attention_mask": mask.expand(len(ids), 1, *mask.shape)},
+        ).logits
+    assert torch.allclose(given, plain, atol=1e-5)

@@ -9,7 +9,7 @@ from typing import Any
 from hypergen._utils.errors import UsageError
 from hypergen._utils.language_models import LanguageModel
 from hypergen._utils.seeding import stable_seed
-from hypergen.specs import LoRASpec, PeftSpec, WeightSpec
+from hypergen.specs import LoRASpec, PeftSpec, PrefixSpec, WeightSpec
 from hypergen.specs.peft import build_config
 
 TASK_TYPES = {
@@ -20,8 +20,13 @@ TASK_TYPES = {
 
 
 def is_lora(method: Mapping[str, Any]) -> bool:
-    """Whether arguments are those of `LoRASpec`, and not, with `peft_type`, of PEFT."""
-    return "peft_type" not in method
+    """Whether arguments are those of `LoRASpec`."""
+    return "peft_type" not in method and not is_prefix(method)
+
+
+def is_prefix(method: Mapping[str, Any]) -> bool:
+    """Whether arguments are those of `PrefixSpec`."""
+    return "peft_type" not in method and "num_virtual_tokens" in method
 
 
 def method_spec(
@@ -31,19 +36,23 @@ def method_spec(
 
     Args:
         language_model: The frozen model.
-        method: Arguments of `LoRASpec` (`r`, `alpha`, `target_modules`, …), or, with the key
-            `peft_type`, of any method of PEFT.
+        method: Arguments of `LoRASpec` (`r`, `alpha`, `target_modules`, …); with the key
+            `num_virtual_tokens`, of `PrefixSpec`; with the key `peft_type`, of any method of PEFT.
         seed: Seed of what PEFT draws and never trains.
 
     Raises:
-        UsageError: LoRA or PEFT does not take the arguments.
+        UsageError: LoRA, prefix or PEFT does not take the arguments.
     """
     arguments = {"task_type": TASK_TYPES[language_model.kind], **method}
-    if is_lora(method):
-        try:
-            return LoRASpec(language_model.model, **arguments)
-        except TypeError as error:
-            raise UsageError(f"method: LoRA does not take {dict(method)}: {error}") from error
+    for applies, spec, name in (
+        (is_lora(method), LoRASpec, "LoRA"),
+        (is_prefix(method), PrefixSpec, "a prefix"),
+    ):
+        if applies:
+            try:
+                return spec(language_model.model, **arguments)
+            except TypeError as error:
+                raise UsageError(f"method: {name} does not take {dict(method)}: {error}") from error
     try:
         with warnings.catch_warnings():
             # PEFT leaves out what it does not know: a misspelt setting would change the method.

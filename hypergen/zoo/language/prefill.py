@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hypergen.specs import Weights, cache_argument
-from hypergen.targets import LoRATarget
+from hypergen.targets import LoRATarget, PrefixTarget
 from hypergen.zoo.base_call import BaseCall
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Prefilled:
 
 def keeps_state(target: Any) -> bool:
     """Whether a target's calls may go on from keys and values; others must read all again."""
-    return isinstance(target, (LoRATarget, BaseCall))
+    return isinstance(target, (LoRATarget, PrefixTarget, BaseCall))
 
 
 def prefill(
