@@ -31,6 +31,7 @@ _COMMANDS = {
     "combine": ("hypergen.serving.combine", "combine_command", "mix several adapters into one"),
     "evaluate": ("hypergen.evaluation.command", "evaluate_command", "compare with all baselines"),
     "pack": ("hypergen.evaluation.pack", "pack_command", "make a run small, to give to others"),
+    "graph": ("hypergen.conditions.graph.command", "graph_command", "show a network's graph"),
     "methods": ("hypergen.methods", "methods_command", "list every system, its papers and status"),
     "bench": ("hypergen.bench", "bench_command", "measure speed and memory"),
     "zoo build": ("hypergen.zoo.build.command", "build_command", "train a collection of networks"),
@@ -370,6 +371,25 @@ def _evaluate(parser: _Parser) -> None:
     )
     parser.add_argument(
         "--lora-steps", metavar="N", type=_seed, help="steps of the LoRA of --k; 0 for none"
+    )
+    parser.add_argument(
+        "--refine-steps",
+        metavar="K",
+        nargs="+",
+        type=_seed,
+        help="tune what is generated for unseen tasks, or its condition, in K steps on a few "
+        "demonstrations, beside the same from scratch: --refine-steps 0 5 20",
+    )
+    parser.add_argument(
+        "--refine-demos", metavar="N", type=_count, default=16, help="demonstrations of a task"
+    )
+    parser.add_argument(
+        "--refine-curve",
+        metavar="N",
+        type=_seed,
+        default=0,
+        help="also train for N steps from the generated and from the empty start, and say when "
+        "95%% of the oracle's score is reached",
     )
     oracle = parser.add_mutually_exclusive_group()
     oracle.add_argument(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from hypergen.conditions.graph.inputs import Example
-from hypergen.conditions.graph.kernels import kernel
+from hypergen.conditions.graph.kernels import Kernel, kernel
 from hypergen.conditions.graph.recorder import blank
 from hypergen.conditions.graph.records import Call, Record, Source
 from hypergen.conditions.graph.tracer import TraceError
@@ -50,6 +50,7 @@ def record_export(module: nn.Module, example: Example) -> Record:
     first = {name: names[0] for names in _names(module) for name in names}
     record = Record(method="export")
     values: dict[fx.Node, int] = {}
+    scopes: dict[str, int] = {}
     shapes: dict[str, int] = {}
     for node in program.graph.nodes:
         if node.op == "placeholder":
@@ -65,7 +66,7 @@ def record_export(module: nn.Module, example: Example) -> Record:
                 shape = _shape(node)
                 values[node] = _source(record, Source("input", node.name, shape))
         elif node.op == "call_function":
-            _kernel_call(record, node, values)
+            _kernel_call(record, node, values, scopes)
         elif node.op == "output":
             record.outputs = [values[n] for n in node.all_input_nodes if n in values]
     return record
@@ -117,7 +118,9 @@ def _scope(record: Record, node: fx.Node, scopes: dict[str, int]) -> tuple[str, 
     return path, outer
 
 
-def _kernel_call(record: Record, node: fx.Node, values: dict[fx.Node, int]) -> None:
+def _kernel_call(
+    record: Record, node: fx.Node, values: dict[fx.Node, int], scopes: dict[str, int]
+) -> None:
     if node.target is operator.getitem:
         source = node.args[0]
         if isinstance(source, fx.Node) and source in values:
@@ -129,14 +132,28 @@ def _kernel_call(record: Record, node: fx.Node, values: dict[fx.Node, int]) -> N
     inputs = _read(known.arguments, node.args, node.kwargs, values)
     if not inputs or known.reads_shape_only:
         return
-    path, scope = _scope(record, node, record.__dict__.setdefault("_export_scopes", {}))
+    path, scope = _scope(record, node, scopes)
     values[node] = record.value()
     contracted = None
     if known.contracts is not None:
         factor = node.args[known.contracts]
         contracted = _shape(factor)[-1] if isinstance(factor, fx.Node) else None
-    op = "linear" if known.name == "linear" else known.op
+    op = _export_name(known, node)
     record.calls.append(Call(op, inputs, [values[node]], _shape(node), path, scope, contracted))
+
+
+def _export_name(known: Kernel, node: fx.Node) -> str:
+    """The name that `functions.py` gives to what an export leaves whole."""
+    bound = {**dict(zip(known.arguments, node.args, strict=False)), **node.kwargs}
+    if known.op == "adaptive_avg_pool":
+        size = bound["output_size"]
+        sizes = size if isinstance(size, (list, tuple)) else [size]
+        return "global_avg_pool" if all(n == 1 for n in sizes) else known.op
+    groups = bound.get("groups", 1)
+    if known.op in ("conv1d", "conv2d", "conv3d") and groups != 1:
+        weight = bound["weight"]
+        return f"{known.op}_{'depthwise' if _shape(weight)[1] == 1 else 'grouped'}"
+    return known.op
 
 
 def _read(

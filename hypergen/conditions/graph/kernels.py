@@ -33,6 +33,14 @@ _CANONICAL = {
     "max_pool3d_with_indices": "max_pool",
     "avg_pool2d": "avg_pool",
     "avg_pool3d": "avg_pool",
+    "avg_pool1d": "avg_pool",
+    "max_pool1d": "max_pool",
+    "max_pool2d": "max_pool",
+    "max_pool3d": "max_pool",
+    "adaptive_avg_pool1d": "adaptive_avg_pool",
+    "adaptive_avg_pool2d": "adaptive_avg_pool",
+    "adaptive_avg_pool3d": "adaptive_avg_pool",
+    "scaled_dot_product_attention": "attention",
     "_adaptive_avg_pool2d": "adaptive_avg_pool",
     "_adaptive_avg_pool3d": "adaptive_avg_pool",
     "adaptive_max_pool2d": "adaptive_max_pool",
@@ -110,7 +118,16 @@ _SHAPE_ONLY = frozenset(
     ]
 )
 # Position of the argument whose last axis a product sums over.
-_CONTRACTED = {"mm": 0, "bmm": 0, "mv": 0, "addmm": 1, "baddbmm": 1, "addbmm": 1, "addmv": 1}
+_CONTRACTED = {
+    "matmul": 0,
+    "mm": 0,
+    "bmm": 0,
+    "mv": 0,
+    "addmm": 1,
+    "baddbmm": 1,
+    "addbmm": 1,
+    "addmv": 1,
+}
 
 
 @dataclass(frozen=True)

@@ -113,9 +113,12 @@ def _dispatch(module: nn.Module, example: Example) -> ModuleGraph:
 def _advice(module: nn.Module, given: Example | None, guessed: bool, failures: list[str]) -> str:
     name = type(module).__name__
     shown = "; ".join(dict.fromkeys(failures[:4]))
-    pass_one = "pass example=, such as (1, 3, 224, 224) or {'input_ids': (1, 8)}"
+    pass_one = (
+        "pass example=, such as (1, 3, 224, 224) or {'input_ids': (1, 8)}; on the command line "
+        "--input 1x3x224x224 or --input input_ids=1x8"
+    )
     if given is not None:
-        hint = "check that the module runs on such inputs, or pass others by example="
+        hint = "check that the module runs on such inputs, or pass others by example= (--input)"
     elif guessed:
         hint = f"the inputs were guessed: {pass_one}"
     else:

@@ -16,7 +16,7 @@ from hypergen.errors import ConditionError
 
 ALL = {**NETWORKS, **MODELS}
 LAYERS = (nn.Linear, nn.Conv2d, nn.Embedding)
-WITHOUT_ADAPTER = ("cells", "bare", "norms", "gcn", "gat", "volumes", "mamba")
+WITHOUT_ADAPTER = ("cells", "bare", "norms", "gcn", "gat", "volumes")
 
 
 def build(name):
@@ -31,7 +31,7 @@ def lora(model):
         re.escape(n)
         for n, m in model.named_modules()
         if (type(m) in LAYERS or type(m).__name__ == "Conv1D")
-        and n != "shared"  # of which T5 uses the weight alone
+        and not n.endswith(("shared", "embed_positions"))  # read without being called
         and type(m).__name__ != "NonDynamicallyQuantizableLinear"
         and getattr(m, "groups", 1) == 1
     ]
