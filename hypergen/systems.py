@@ -330,5 +330,7 @@ SYSTEMS: tuple[System, ...] = (
         "hypernetworks",
         "few examples → condition or weights, searched at test time",
         (Paper("latent program search", 2024, "2411.08706"),),
+        status="available",
+        code="hypergen/zoo/tuning.py",
     ),
 )

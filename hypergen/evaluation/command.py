@@ -12,6 +12,7 @@ from hypergen.evaluation.assets import RunAssets
 from hypergen.evaluation.evaluate import default_splits, evaluate
 from hypergen.evaluation.few_shot import evaluate_few_shot
 from hypergen.evaluation.methods import Split
+from hypergen.evaluation.refinement import evaluate_refinement
 from hypergen.evaluation.report import write_report
 from hypergen.evaluation.stories_command import stories_command
 from hypergen.generators import Generator, find_run, load
@@ -27,7 +28,8 @@ def evaluate_command(args: argparse.Namespace) -> dict[str, Any]:
             None for the run's own held-out splits), `split` (of the samples), `report` (folder or
             None), `json`; and, if they are there, `samples` and `descriptions` (most of a task),
             `shots`, `oracle_steps`, `no_oracle`, `k` (numbers of demonstrations, see
-            `evaluate_few_shot`) and `lora_steps`. With `stories`, see `stories_command`.
+            `evaluate_few_shot`) and `lora_steps`, `refine_steps` (see `evaluate_refinement`),
+            `refine_demos` and `refine_curve`. With `stories`, see `stories_command`.
 
     Returns:
         The object of `Evaluation.to_dict` (with `k`, of `FewShot.to_dict`), and under `skipped` a
@@ -60,6 +62,9 @@ def evaluate_command(args: argparse.Namespace) -> dict[str, Any]:
     target = make_target(suite.load_model(run), generator.spec)
     if getattr(args, "k", None) is not None:
         found = _few_shot(args, generator, target, suite, splits, assets)
+        return {**found, **({"skipped": skipped} if skipped else {})}
+    if getattr(args, "refine_steps", None) is not None:
+        found = _refinement(args, generator, target, suite, splits, assets)
         return {**found, **({"skipped": skipped} if skipped else {})}
     try:
         evaluation = evaluate(
@@ -132,6 +137,38 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
     names = ("shots", "oracle_steps")
     given = {k: getattr(args, k) for k in names if getattr(args, k, None) is not None}
     return given | ({"oracle_steps": 0} if getattr(args, "no_oracle", False) else {})
+
+
+def _refinement(
+    args: argparse.Namespace,
+    generator: Generator,
+    target: Target,
+    suite: TaskSuite,
+    splits: Mapping[str, Split],
+    assets: RunAssets,
+) -> dict[str, Any]:
+    """Tuning on demonstrations, of the splits whose tasks were not trained on if there are any."""
+    trained = set(suite.task_splits.get("train", []))
+    unseen = {n: s for n, s in splits.items() if not trained.intersection(map(int, s.tasks))}
+    settings = {**assets.settings, **_settings(args)}
+    known = ("oracle_steps", "oracle_options", "train_wordings", "chunk")
+    refinement = evaluate_refinement(
+        generator,
+        target,
+        suite,
+        unseen or splits,
+        steps=args.refine_steps,
+        demos=args.refine_demos,
+        curve=args.refine_curve,
+        zoo=assets.zoo,
+        multitask=assets.multitask,
+        samples=args.split,
+        seed=getattr(args, "seed", 0),
+        **{k: settings[k] for k in known if k in settings},
+    )
+    if args.json is None:
+        print(refinement.to_table())
+    return refinement.to_dict()
 
 
 def given_splits(
