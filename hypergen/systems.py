@@ -257,7 +257,14 @@ SYSTEMS: tuple[System, ...] = (
         "recent weights of a training run → future weights",
         (Paper("NiNo", 2024, "2409.04434"),),
     ),
-    System("C6", "graphs", "any PyTorch module → graph, with a coverage report", ()),
+    System(
+        "C6",
+        "graphs",
+        "any PyTorch module → graph, with a coverage report",
+        (),
+        status="available",
+        code="hypergen/conditions/graph/trace.py",
+    ),
     System(
         "D1",
         "hypernetworks",

@@ -144,7 +144,7 @@ def _kernel_call(
 
 def _export_name(known: Kernel, node: fx.Node) -> str:
     """The name that `functions.py` gives to what an export leaves whole."""
-    bound = {**dict(zip(known.arguments, node.args, strict=False)), **node.kwargs}
+    bound: dict[str, Any] = {**dict(zip(known.arguments, node.args, strict=False)), **node.kwargs}
     if known.op == "adaptive_avg_pool":
         size = bound["output_size"]
         sizes = size if isinstance(size, (list, tuple)) else [size]
