@@ -63,10 +63,10 @@ def test_help_names_every_verb(capsys):
     assert cli.main(["--help"]) == 0
     out = capsys.readouterr().out
     verbs = ["demo", "fit", "validate", "test", "generate", "combine", "evaluate", "pack"]
-    verbs += ["methods", "bench"]
+    verbs += ["graph", "methods", "bench"]
     verbs += ["zoo build", "zoo verify", "zoo import", "zoo info"]
     lines = [line.strip() for line in out.splitlines() if line.startswith("  ")]
-    assert [line.split("  ")[0] for line in lines][:14] == verbs
+    assert [line.split("  ")[0] for line in lines][: len(verbs)] == verbs
 
 
 def test_help_of_a_group_names_its_verbs(capsys):
@@ -159,7 +159,13 @@ def test_options_reach_the_command(command):
             "mix": None,
             "merge": False,
             "base": None,
+            "refine": None,
+            "steps": 20,
+            "lr": None,
+            "heldout": 0,
+            "search": False,
             "load_base": cli._load_base,
+            "refiner": cli._refine,
             "out": "folder",
             "json": None,
         }
@@ -201,6 +207,8 @@ def test_defaults_of_the_other_verbs(command, demo):
         {
             "run": "run",
             "tasks": "t",
+            "stories": None,
+            "plain": None,
             "split": "test",
             "report": None,
             "samples": None,
