@@ -245,14 +245,18 @@ def _half(x: Tensor, sin: Tensor) -> Tensor:
 
 def _rotary(model: nn.Module) -> Any:
     """The module that makes the cosines and sines of positions; None without any."""
-    found = [m for m in model.modules() if hasattr(m, "inv_freq")]
+    found = [
+        (module, frequencies)
+        for module in model.modules()
+        if isinstance(frequencies := getattr(module, "inv_freq", None), Tensor)
+    ]
     if not found:
         return None
-    if len({tuple(m.inv_freq.tolist()) for m in found}) > 1:  # type: ignore[union-attr]
+    if len({tuple(frequencies.tolist()) for _, frequencies in found}) > 1:
         raise ConditionError(
             f"{type(model).__name__} rotates its layers differently: contexts cannot be moved"
         )
-    return found[0]
+    return found[0][0]
 
 
 def _layers(out: Any) -> list[tuple[Tensor, Tensor]]:
