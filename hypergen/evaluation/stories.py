@@ -16,10 +16,10 @@ from hypergen._utils.progress import progress
 from hypergen.evaluation.passages import PASSAGES
 from hypergen.evaluation.stories_result import METHODS, Counted, StoryEvaluation
 from hypergen.generators import Generator
-from hypergen.specs import AdapterSpec, LoRASpec, Weights
+from hypergen.specs import Weights
 from hypergen.targets import Target
 from hypergen.zoo.language.branches import Branch, Tree
-from hypergen.zoo.language.likelihood import Reader
+from hypergen.zoo.language.likelihood import Reader, takes_masks
 from hypergen.zoo.language.stories import Story
 from hypergen.zoo.language.story_trees import StoryTrees, right_options
 
@@ -131,8 +131,7 @@ class _Run:
         self.trees = StoryTrees(language_model.tokenizer)
         self.tokenizer = language_model.tokenizer
         self.network: Any = target.model
-        # A target that takes no mask of its own reads text by text.
-        packs = isinstance(generator.spec, (LoRASpec, AdapterSpec))
+        packs = takes_masks(generator.spec)
         self.reader = Reader(self.network, self.trees.pad, language_model.max_length, packs)
         self.plain = [row[:_PASSAGE] for row in self.trees.tokens(list(plain)) if len(row) > 1]
         if not self.plain:

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from hypergen._utils.errors import UsageError
 from hypergen.conditions import ConditionEncoder
-from hypergen.specs import AdapterSpec, LoRASpec, Weights
+from hypergen.specs import Weights
 from hypergen.training.bank import Batch, WordingBank
 from hypergen.training.data import TaskDataModule
 from hypergen.training.parts import Parts
 from hypergen.training.text import columns
 from hypergen.training.text_parts import EncoderName, TextOptions
 from hypergen.zoo.language.answer_loss import AnswerLoss, ask_teacher
+from hypergen.zoo.language.likelihood import takes_masks
 from hypergen.zoo.language.story_suite import StorySuite
 
 DEFAULT_STORIES = "$HYPERGEN_DATA/stories/mctest.jsonl"
@@ -159,7 +160,7 @@ class StoryDataModule(TaskDataModule):
             eval_batch=self.eval_batch,
         )
         _, encoder, target = options.parts(suite.language_model, suite.network)
-        suite.pack(isinstance(target.spec, (LoRASpec, AdapterSpec)))
+        suite.pack(takes_masks(target.spec))
         return suite, encoder, target
 
     def bank(self, tasks: str, wordings: str) -> WordingBank:

@@ -75,7 +75,10 @@ class TextOptions:
         if loaded is None:
             loaded = load_language_model(self.name, kind="causal", **self.load)
         network = answer_only(loaded.model) if network is None else network
-        spec = text_spec(loaded, self.method, self.seed)
+        try:
+            spec = method_spec(loaded, self.method, self.seed)
+        except SpecError as error:
+            raise UsageError(f"method: {error}") from error
         encoder = self._encoder(loaded, network, spec)
         return loaded, encoder, make_target(network, spec, checkpoint=self.checkpoint)
 
@@ -110,17 +113,3 @@ class TextOptions:
         except ConditionError as error:
             raise UsageError(f"encoder_args: {error}") from error
         raise UsageError(f"encoder is {self.encoder!r}: use 'document' or 'context'")
-
-
-def text_spec(loaded: LanguageModel, method: Mapping[str, Any], seed: int = 0) -> WeightSpec:
-    """The spec of a method, see `TextOptions.method`.
-
-    Raises:
-        UsageError: LoRA, prefix or PEFT does not take the arguments.
-    """
-    if "peft_type" not in method and "num_virtual_tokens" in method:
-        try:
-            return PrefixSpec(loaded.model, **method)
-        except (TypeError, SpecError) as error:
-            raise UsageError(f"method: a prefix does not take {dict(method)}: {error}") from error
-    return method_spec(loaded, method, seed)

@@ -285,7 +285,7 @@ def test_resumed_is_straight_bit_by_bit(model, text, tmp_path):
         ({"encoder": documents.HashedDemos(16)}, "'caclm' alone"),
         ({"encoder": "documents"}, "encoder is 'documents'"),
         ({"encoder": "document", "encoder_args": {"chunks": 3}}, "encoder_args"),
-        ({"method": {"num_virtual_tokens": 0}}, "method: a prefix does not take"),
+        ({"method": {"num_virtual_tokens": 0}}, "method: num_virtual_tokens"),
         ({"encoder": "document", "method": {"num_virtual_tokens": 2}}, "encoder_args.modules"),
         ({"text": None}, "--data.text"),
     ],

@@ -9,8 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hypergen.specs import Weights
+from hypergen.specs import AdapterSpec, LoRASpec, PrefixSpec, Weights, WeightSpec
 from hypergen.zoo.language.branches import Laid, Tree, lay_out, paths
+
+
+def takes_masks(spec: WeightSpec) -> bool:
+    """Whether targets of a spec take a 4-D attention mask, and so a tree of texts as one row."""
+    return isinstance(spec, (LoRASpec, AdapterSpec, PrefixSpec))
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,7 @@ class Reader:
         pad: Filling of rows.
         most: Most tokens of a text.
         pack: Whether a tree is one row. The target must then take a 4-D attention mask: the
-            network itself does, and so do LoRA and bottleneck adapters; others read row by row.
+            network itself does; for others see `takes_masks`.
     """
 
     network: nn.Module
