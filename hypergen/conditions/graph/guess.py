@@ -98,7 +98,8 @@ def _of_layer(layer: nn.Module) -> list[tuple[int, ...]]:
     if isinstance(layer, nn.GroupNorm):
         return [(BATCH, layer.num_channels, 32, 32)]
     features = getattr(layer, "in_features", count)
-    if type(features) is int and features > 0:  # also quantised and lazy kin of Linear
+    # Also quantised kin of Linear; not what holds layers, and may reshape before the first.
+    if type(features) is int and features > 0 and not any(layer.children()):
         return [(BATCH, features), (BATCH, TOKENS, features)]
     return []
 

@@ -58,6 +58,7 @@ _CANONICAL = {
     "_scaled_dot_product_efficient_attention": "attention",
     "_scaled_dot_product_attention_math_for_mps": "attention",
     "_weight_norm_interface": "weight_norm",
+    "linalg_vector_norm": "norm",
     "scatter_add": "scatter_sum",
     "index_add": "scatter_sum",
     "index_put": "update",

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from hypergen.conditions.graph.arithmetic import ARITHMETIC, record_arithmetic
 from hypergen.conditions.graph.functions import CELLS, DROPOUTS, FUNCTIONS, RECURRENT, Function
 from hypergen.conditions.graph.kernels import Kernel, kernel
 from hypergen.conditions.graph.recorder import CONSTANT_LIMIT, Recorder, blank
@@ -59,6 +60,9 @@ class FunctionMode(TorchFunctionMode):
         if func in CELLS:
             recorder.doing = CELLS[func]
             return record_cell(recorder, CELLS[func], args)
+        if func in ARITHMETIC:
+            result = record_arithmetic(recorder, func, args, kwargs)
+            return func(*args, **kwargs) if result is None else result
         function = FUNCTIONS.get(func)
         if function is None:
             return func(*args, **kwargs)
