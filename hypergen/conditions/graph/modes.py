@@ -14,7 +14,7 @@ from hypergen.conditions.graph.arithmetic import ARITHMETIC, record_arithmetic
 from hypergen.conditions.graph.functions import CELLS, DROPOUTS, FUNCTIONS, RECURRENT, Function
 from hypergen.conditions.graph.kernels import Kernel, kernel
 from hypergen.conditions.graph.recorder import CONSTANT_LIMIT, Recorder, blank
-from hypergen.conditions.graph.recurrent import record_cell, record_recurrent
+from hypergen.conditions.graph.recurrent import packed, record_cell, record_recurrent
 
 _CPU = torch.device("cpu")
 # What a network may ask of the device it is on: it is told that everything is on the CPU.
@@ -206,6 +206,8 @@ def _without_numbers(
     recorder.doing = _describe(known.op, known.tensors(args, kwargs))
     if known.reads_values:
         raise ReadsValueError(known.op)
+    if known.name == "_pack_padded_sequence" and recorder.is_concrete(args[1]):
+        return packed(func, args)
     if known.takes_masks:
         args = _masks_to_positions(recorder, known, args)
     return func(*_metas(recorder, args), **_without_device(_metas(recorder, kwargs)))

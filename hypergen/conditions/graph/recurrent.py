@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from hypergen.conditions.graph.recorder import Recorder, blank
@@ -70,3 +71,16 @@ def record_cell(recorder: Recorder, op: str, args: tuple[Any, ...]) -> Any:
     outputs = [blank(s.shape, x.dtype) for s in states]
     recorder.call(op, [*inputs, *own], outputs)
     return outputs[0] if isinstance(state, Tensor) else tuple(outputs)
+
+
+def packed(func: Any, args: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
+    """What `pack_padded_sequence` returns: data without numbers, and the true sizes of its steps.
+
+    Args:
+        func: The kernel.
+        args: The padded sequences, their lengths (known numbers), and whether the first axis is
+            the batch.
+    """
+    x, lengths, *rest = args
+    thin, sizes = func(torch.empty(*x.shape[:2], 1), lengths, *rest)
+    return blank((thin.shape[0], *x.shape[2:]), x.dtype), sizes
