@@ -224,6 +224,7 @@ def _complaint(report: CoverageReport) -> str:
     more = f"; and {len(rows) - 5} more" if len(rows) > 5 else ""
     return (
         f"{report.name}: {len(rows)} of {len(report.parameters)} parameters cannot be given "
-        f"weights ({listed}{more}). Keep their own values by keep=[{rows[0].name!r}, …], or list "
-        "them all with strict=False"
+        f"weights ({listed}{more}). Pass an example that uses them (example=, --input), keep their "
+        f"own values by keep=[{rows[0].name!r}, …] (--keep), or list them all with strict=False "
+        "(--no-strict)"
     )

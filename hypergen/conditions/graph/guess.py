@@ -181,7 +181,10 @@ def _named(name: str, config: Any, dtype: torch.dtype, side: int) -> Tensor | No
         return make_tensor((BATCH, TOKENS, config.hidden_size), dtype)
     if name == "pixel_values":
         vision = _part(config, "vision_config", "backbone_config", "encoder")
-        return make_tensor((BATCH, _channels(config, vision), *_sides(config, vision, side)), dtype)
+        frames = getattr(config, "num_frames", None)
+        before = (BATCH, frames) if type(frames) is int else (BATCH,)
+        sides = _sides(config, vision, side)
+        return make_tensor((*before, _channels(config, vision), *sides), dtype)
     if name == "input_features":
         audio = _part(config, "audio_config", "encoder")
         mels: Any = getattr(audio, "num_mel_bins", None) or getattr(audio, "feature_size", 80)
@@ -190,7 +193,9 @@ def _named(name: str, config: Any, dtype: torch.dtype, side: int) -> Tensor | No
     if name == "input_values":
         if hasattr(config, "num_mel_bins") and hasattr(config, "max_length"):
             return make_tensor((BATCH, config.max_length, config.num_mel_bins), dtype)
-        return make_tensor((BATCH, 4000), dtype)
+        channels = getattr(config, "audio_channels", None)
+        before = (BATCH, channels) if type(channels) is int else (BATCH,)
+        return make_tensor((*before, 4000), dtype)
     return None
 
 

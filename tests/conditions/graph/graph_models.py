@@ -96,10 +96,20 @@ def wav2vec2() -> nn.Module:
     return t.Wav2Vec2ForCTC(config)
 
 
+def videomae() -> nn.Module:
+    sizes = _vision(num_frames=4, tubelet_size=2)
+    return t.VideoMAEForVideoClassification(t.VideoMAEConfig(**sizes))
+
+
+def mixtral() -> nn.Module:
+    sizes = _text(num_key_value_heads=1, num_local_experts=2)
+    return t.MixtralForCausalLM(t.MixtralConfig(**sizes))
+
+
 MODELS: dict[str, Callable[[], nn.Module]] = {
     f.__name__: f
     for f in (
         gpt2, llama, qwen2, gemma2, bert, t5, mamba, vit, convnext, resnet, swin, clip, whisper,
-        wav2vec2,
+        wav2vec2, videomae,
     )
 }  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from graph_models import MODELS
+from graph_models import MODELS, mixtral
 from graph_networks import NETWORKS, Tied, mlp, resnet_like
 from torch import nn
 
@@ -64,3 +64,12 @@ def test_tied_parameters_are_one_node_in_every_way():
 def test_a_way_that_does_not_exist_is_an_error():
     with pytest.raises(ConditionError, match=r"unknown method 'jit'.*dispatch"):
         trace(mlp(), method="jit")
+
+
+def test_experts_that_are_picked_by_numbers_are_exported():
+    model = mixtral()
+    graph = trace(model)
+    assert graph.method == "export"
+    assert coverage(model, graph=graph).complete
+    roles = named(graph)
+    assert any("experts" in name for name in roles)
