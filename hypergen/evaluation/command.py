@@ -60,12 +60,11 @@ def evaluate_command(args: argparse.Namespace) -> dict[str, Any]:
             raise UsageError(f"--samples: {type(suite).__name__} always takes all samples")
         suite.eval_samples = args.samples
     target = make_target(suite.load_model(run), generator.spec)
+    left_out = {"skipped": skipped} if skipped else {}
     if getattr(args, "k", None) is not None:
-        found = _few_shot(args, generator, target, suite, splits, assets)
-        return {**found, **({"skipped": skipped} if skipped else {})}
+        return _few_shot(args, generator, target, suite, splits, assets) | left_out
     if getattr(args, "refine_steps", None) is not None:
-        found = _refinement(args, generator, target, suite, splits, assets)
-        return {**found, **({"skipped": skipped} if skipped else {})}
+        return _refinement(args, generator, target, suite, splits, assets) | left_out
     try:
         evaluation = evaluate(
             generator,
@@ -90,7 +89,7 @@ def evaluate_command(args: argparse.Namespace) -> dict[str, Any]:
         path = write_report(args.report, evaluation, {"run": run.name})
         if args.json is None:
             print(f"report: {path}")
-    return {**evaluation.to_dict(), **({"skipped": skipped} if skipped else {})}
+    return evaluation.to_dict() | left_out
 
 
 def _few_shot(
