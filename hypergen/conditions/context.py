@@ -2,7 +2,7 @@ r"""Text, demonstrations and documents as the keys and values that a frozen mode
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any, ClassVar, Literal
 
@@ -13,6 +13,7 @@ from hypergen._utils.errors import ConditionError
 from hypergen._utils.progress import progress
 from hypergen.conditions.base import Condition, ConditionEncoder
 from hypergen.conditions.cache import CacheReader, Kept
+from hypergen.conditions.demos import check_pair
 
 KINDS = ("text", "demos", "document")
 BATCH = 16  # contexts of one length that are read together
@@ -237,25 +238,5 @@ def _parts(kind: str, item: Any, row: int) -> list[str]:
         if not isinstance(item, str) or not item.strip():
             raise ConditionError(f"{kind} {row} is empty or no string")
         return [item.strip()]
-    return [_demo(demo, row, number) for number, demo in enumerate(item)]
-
-
-def _demo(demo: Any, row: int, number: int) -> str:
-    """One demonstration as the suites put it into a prompt."""
-    pair: Sequence[Any]
-    if isinstance(demo, Mapping):
-        for field in ("input", "output"):
-            if field not in demo:
-                raise ConditionError(f"demonstration {number} of item {row} has no {field!r}")
-        pair = (demo["input"], demo["output"])
-    else:
-        pair = demo
-    if isinstance(pair, str) or len(pair) != 2:
-        raise ConditionError(f"demonstration {number} of item {row} is no pair of input and output")
-    given, answer = pair
-    if isinstance(answer, (list, tuple)):
-        answer = answer[0] if answer else ""
-    for name, value in (("input", given), ("output", answer)):
-        if not isinstance(value, str) or not value.strip():
-            raise ConditionError(f"demonstration {number} of item {row} has an empty {name}")
-    return f"Input: {given}\nOutput: {answer}"
+    pairs = (check_pair(demo, number, row) for number, demo in enumerate(item))
+    return [f"Input: {given}\nOutput: {answer}" for given, answer in pairs]

@@ -267,11 +267,22 @@ def check_demos(inputs: Any) -> list[list[Pair]]:
             )
         if not demos:
             raise ConditionError(f"input {number} has no demonstrations: give at least one")
-        batch.append([_pair(demo, i, number) for i, demo in enumerate(demos)])
+        batch.append([check_pair(demo, i, number) for i, demo in enumerate(demos)])
     return batch
 
 
-def _pair(demo: Any, position: int, number: int) -> Pair:
+def check_pair(demo: Any, position: int, number: int) -> Pair:
+    """One demonstration as a pair of texts, stripped.
+
+    Args:
+        demo: An object with `input` and `output` (of several accepted outputs the first counts), or
+            a tuple of both.
+        position: Its number among the demonstrations of its input, for messages.
+        number: The number of that input, for messages.
+
+    Raises:
+        ConditionError: It is neither, or a text is missing, empty or none.
+    """
     name = f"demonstration {position} of input {number}"
     if isinstance(demo, tuple) and len(demo) == 2:
         demo = {"input": demo[0], "output": demo[1]}
