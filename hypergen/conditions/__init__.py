@@ -7,8 +7,11 @@ from hypergen.conditions.demos import DemoEncoder
 from hypergen.conditions.document import DocumentEncoder
 from hypergen.conditions.fuse import FusedEncoder
 from hypergen.conditions.hashing import HashingEncoder
+from hypergen.conditions.metric import MetricEncoder
 from hypergen.conditions.task import TaskEncoder
 from hypergen.conditions.text import TextEncoder, default_text_encoder, text_encoder_by_name
+from hypergen.conditions.vector import VectorEncoder
+from hypergen.conditions.weights import WeightsEncoder
 
 __all__ = [
     "BaseWeightsEncoder",
@@ -19,8 +22,11 @@ __all__ = [
     "DocumentEncoder",
     "FusedEncoder",
     "HashingEncoder",
+    "MetricEncoder",
     "TaskEncoder",
     "TextEncoder",
+    "VectorEncoder",
+    "WeightsEncoder",
     "WithBaseWeights",
     "base_weights",
     "default_text_encoder",

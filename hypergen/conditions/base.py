@@ -23,12 +23,15 @@ class Condition:
         pooled: `[B, D]`, one vector for each condition.
         signals: `[B, F]`, numbers about the inputs that only the expected gain reads (see
             `ConditionEncoder.signal_names`); None where an encoder states none.
+        weights: `[B, numel]`, flat weights that are part of the condition, as they were given; read
+            by generators that change them. None where there are none.
     """
 
     tokens: Tensor
     mask: Tensor
     pooled: Tensor
     signals: Tensor | None = None
+    weights: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.tokens.dim() != 3 or self.mask.shape != self.tokens.shape[:2]:
@@ -47,6 +50,13 @@ class Condition:
             raise ConditionError(
                 f"signals have shape {list(self.signals.shape)}, expected "
                 f"[{self.tokens.shape[0]}, F]"
+            )
+        if self.weights is not None and (
+            self.weights.dim() != 2 or len(self.weights) != len(self.tokens)
+        ):
+            raise ConditionError(
+                f"weights of a condition have shape {list(self.weights.shape)}, expected "
+                f"[{self.tokens.shape[0]}, numel]"
             )
 
     def __len__(self) -> int:
@@ -68,25 +78,28 @@ class Condition:
         elif not isinstance(index, slice):
             index = torch.atleast_1d(torch.as_tensor(index, device=self.tokens.device))
         signals = None if self.signals is None else self.signals[index]
-        return Condition(self.tokens[index], self.mask[index], self.pooled[index], signals)
+        weights = None if self.weights is None else self.weights[index]
+        return Condition(self.tokens[index], self.mask[index], self.pooled[index], signals, weights)
 
     def trim(self) -> Condition:
         """Cuts off token positions that no row uses."""
         used = self.mask.any(0).nonzero()
         length = int(used[-1]) + 1 if len(used) else 1
         tokens, mask = self.tokens[:, :length], self.mask[:, :length]
-        return Condition(tokens, mask, self.pooled, self.signals)
+        return Condition(tokens, mask, self.pooled, self.signals, self.weights)
 
     def to(self, *args: Any, **kwargs: Any) -> Condition:
         """Moves or casts the tensors; the mask keeps its dtype."""
         tokens, pooled = self.tokens.to(*args, **kwargs), self.pooled.to(*args, **kwargs)
         signals = None if self.signals is None else self.signals.to(*args, **kwargs)
-        return Condition(tokens, self.mask.to(tokens.device), pooled, signals)
+        weights = None if self.weights is None else self.weights.to(*args, **kwargs)
+        return Condition(tokens, self.mask.to(tokens.device), pooled, signals, weights)
 
     def detach(self) -> Condition:
         """Cuts the graph."""
         signals = None if self.signals is None else self.signals.detach()
-        return Condition(self.tokens.detach(), self.mask, self.pooled.detach(), signals)
+        weights = None if self.weights is None else self.weights.detach()
+        return Condition(self.tokens.detach(), self.mask, self.pooled.detach(), signals, weights)
 
     @staticmethod
     def from_tokens(tokens: Tensor, mask: Tensor | None = None) -> Condition:
@@ -116,6 +129,9 @@ class Condition:
         signals = [c.signals for c in conditions if c.signals is not None]
         if len(signals) not in (0, len(conditions)):
             raise ConditionError("conditions with and without signals cannot join")
+        weights = [c.weights for c in conditions if c.weights is not None]
+        if len(weights) not in (0, len(conditions)):
+            raise ConditionError("conditions with and without weights cannot join")
         length = max(c.tokens.shape[1] for c in conditions)
 
         def pad(tensor: Tensor) -> Tensor:
@@ -127,6 +143,7 @@ class Condition:
             torch.cat([pad(c.mask) for c in conditions]),
             torch.cat([c.pooled for c in conditions]),
             torch.cat(signals) if signals else None,
+            torch.cat(weights) if weights else None,
         )
 
 

@@ -19,7 +19,8 @@ class FusedEncoder(ConditionEncoder):
     be absent, from the whole batch (not given) or from some of its rows (None or an empty list in
     their place); at least one must be there in every row. Constant parts (`BaseWeightsEncoder`) are
     there without being given. The pooled vector is the mean of those of the parts that are there.
-    Signals are those of all parts, one after the other, zero where a part is absent.
+    Signals are those of all parts, one after the other, zero where a part is absent. Weights are
+    those of the part that has some, in every row.
 
     Args:
         encoders: Input name → encoder.
@@ -84,7 +85,7 @@ class FusedEncoder(ConditionEncoder):
         if not bool(any_there.all()):
             nothing = int((~any_there).nonzero()[0])
             raise ConditionError(f"input {nothing} has no part: give {' or '.join(made)}")
-        tokens, masks, pooled, present, signals = [], [], [], [], []
+        tokens, masks, pooled, present, signals, weights = [], [], [], [], [], None
         for name, encoder in parts.items():
             weight = self.marks[name]
             if name not in made and not encoder.constant:
@@ -101,10 +102,15 @@ class FusedEncoder(ConditionEncoder):
             present.append(there)
             if part.signals is not None:
                 signals.append(_spread(part.signals, there))
+            if part.weights is not None:
+                if not bool(there.all()):
+                    absent = int((~there).nonzero()[0])
+                    raise ConditionError(f"input {absent} has no {name}: every input needs them")
+                weights = part.weights
         mask = torch.cat(masks, 1)
         joined = torch.cat(tokens, 1).masked_fill(~mask[..., None], 0)
         mean = torch.stack(pooled).sum(0) / torch.stack(present).sum(0)[:, None]
-        return Condition(joined, mask, mean, torch.cat(signals, 1) if signals else None)
+        return Condition(joined, mask, mean, torch.cat(signals, 1) if signals else None, weights)
 
 
 def _is_nothing(value: Any) -> bool:
