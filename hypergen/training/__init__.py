@@ -6,6 +6,8 @@ from hypergen.training.module import GeneratorModule
 from hypergen.training.objectives import OBJECTIVES, make_objective
 from hypergen.training.run import fit
 from hypergen.training.zoo import ZooDataModule
+from hypergen.training.zoo_pairs import ZooPairsDataModule
+from hypergen.training.zoo_vectors import ZooVectorsDataModule
 
 __all__ = [
     "OBJECTIVES",
@@ -13,6 +15,8 @@ __all__ = [
     "GeneratorModule",
     "TaskDataModule",
     "ZooDataModule",
+    "ZooPairsDataModule",
+    "ZooVectorsDataModule",
     "fit",
     "make_objective",
 ]
