@@ -7,24 +7,23 @@ from typing import Any
 
 from lightning.pytorch import LightningDataModule
 
-from hypergen.training.module import GeneratorModule
+from hypergen.training.base import TrainingModule
 
 
-def describe(thing: GeneratorModule | LightningDataModule) -> dict[str, Any]:
+def describe(thing: TrainingModule | LightningDataModule) -> dict[str, Any]:
     """What is known of a module made by hand, in the layout of a recipe.
 
     Arguments that are instances (an objective, a suite) are named by class: such a config.yaml is
     a record, not a recipe that the command line can run.
     """
-    if isinstance(thing, GeneratorModule):
+    if isinstance(thing, TrainingModule):
         generator = thing.generator
         return {
             "generator": {
                 "class_path": type(generator).__name__,
                 "init_args": dict(generator.config),
             },
-            **dict(thing.hparams),
-            "objective": thing.recipe or type(thing.objective).__name__,
+            **thing.describe(),
         }
     cls = type(thing)
     public = {k: v for k, v in vars(thing).items() if not k.startswith("_")}

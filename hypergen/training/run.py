@@ -19,9 +19,9 @@ from hypergen._utils.errors import RunNotFoundError, UsageError
 from hypergen._utils.extras import require
 from hypergen._utils.io import write_text
 from hypergen._utils.memory import memory_advice
+from hypergen.training.base import TrainingModule
 from hypergen.training.checkpoints import LastCheckpoint, read_checkpoint
 from hypergen.training.loggers import MetricsLogger, ProgressBar, quiet
-from hypergen.training.module import GeneratorModule
 from hypergen.training.record import describe, plain
 
 CONFIG, METRICS = "config.yaml", "metrics.csv"
@@ -40,7 +40,7 @@ _OWN = (
 
 
 def fit(
-    module: GeneratorModule,
+    module: TrainingModule,
     data: LightningDataModule,
     run: str | Path | None = None,
     *,
@@ -135,7 +135,7 @@ def trainer_defaults() -> dict[str, Any]:
 
 def train(
     trainer: Trainer,
-    module: GeneratorModule,
+    module: TrainingModule,
     data: LightningDataModule,
     run: Path | None,
     checkpoint: Path | None,
