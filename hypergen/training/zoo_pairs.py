@@ -20,6 +20,7 @@ from hypergen.training.bank import Batch, ListLoader, StepLoader
 from hypergen.zoo.canonical import Symmetry, symmetry_of
 from hypergen.zoo.canonical.augment import random_index
 from hypergen.zoo.reading import Moments, compute_moments, metric_values, split
+from hypergen.zoo.reading.record import ZooRecord
 from hypergen.zoo.store import Zoo
 
 FRACTIONS = {"train": 0.8, "val": 0.1, "test": 0.1}
@@ -222,7 +223,9 @@ class ZooPairsDataModule(LightningDataModule):
         return self._eval_loader("test")
 
     def save(self, run: Path) -> None:
-        """A zoo has no suite to write into a run folder."""
+        """Writes which checkpoints are in which split, for `hypergen evaluate`."""
+        settings = {"metric": self.metric, "log": self.log}
+        ZooRecord("pairs", self.splits, settings).save(run)
 
     # -- pieces --------------------------------------------------------------------------------
 

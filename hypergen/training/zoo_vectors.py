@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from hypergen._utils.errors import UsageError
 from hypergen.conditions import ConditionEncoder, VectorEncoder
 from hypergen.training.bank import WordingBank
 from hypergen.training.zoo import ZooDataModule
+from hypergen.zoo.reading.record import ZooRecord
 from hypergen.zoo.store import Zoo
 
 
@@ -70,6 +72,11 @@ class ZooVectorsDataModule(ZooDataModule):
             self._made["encoder"] = made
         encoder: ConditionEncoder = self._made["encoder"]
         return encoder
+
+    def save(self, run: Path) -> None:
+        """Writes which tasks are in which split, and their vectors, for `hypergen evaluate`."""
+        vectors = {task: list(vector) for task, vector in self.vectors.items()}
+        ZooRecord("tasks", self.splits, {"input": "vector", "conditions": vectors}).save(run)
 
     def _descriptions(  # type: ignore[override]
         self, zoo: Zoo, task: str
