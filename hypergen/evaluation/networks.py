@@ -1,180 +1,248 @@
-"""Small networks scored and trained on in stacks, on the problem that their zoo was made for."""
+"""Hundreds of networks of a zoo, scored on the zoo's own data in stacked calls."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from hypergen._utils.errors import RunError, UsageError
-from hypergen._utils.threads import flush_denormals
-from hypergen.specs import WeightSpec
-from hypergen.zoo.build.networks import NetworkZoo
-from hypergen.zoo.build.recipe import Recipe
-from hypergen.zoo.ensemble.evaluate import activation_count, evaluate
-from hypergen.zoo.ensemble.member import Member
-from hypergen.zoo.ensemble.optimizers import optimizer_class
-from hypergen.zoo.ensemble.tile import Tile, Workload
+from hypergen._utils.errors import UsageError, WeightsError, did_you_mean
+from hypergen._utils.progress import progress
+from hypergen._utils.seeding import generator as seeded
+from hypergen.evaluation.batch_norm import norm_layers, reestimate
+from hypergen.zoo import Zoo
+from hypergen.zoo.build import NetworkZoo, Recipe
+from hypergen.zoo.ensemble import Classification, Problem
+from hypergen.zoo.ensemble.evaluate import activation_count, run_stack
 from hypergen.zoo.networks import MLP, Network
-from hypergen.zoo.store import Zoo
 
-_TOGETHER = 4096  # networks of one call, so that their outputs fit into memory
+BatchNormStatistics = Literal["stored", "train"]
+
+_MEMORY = 1 << 24  # numbers that the activations of one chunk may take, roughly
 
 
-class ZooNetworks:
-    """The problem and the architecture of a zoo of networks, rebuilt from its recipe.
+@dataclass(frozen=True)
+class NetworkScores:
+    """What N networks do on the samples of a split.
 
-    Args:
-        zoo: Checkpoints of one architecture, built by a `NetworkZoo` recipe.
-
-    Raises:
-        RunError: The zoo does not say how it was built, or not by such a recipe.
-        UsageError: Several architectures.
+    Attributes:
+        metrics: Name → `[N]`: `accuracy` and `loss`, or `loss` and `psnr` of images.
+        predictions: `[N, samples]`, the class that each network says, int16; None for networks
+            that do not classify.
+        outputs: `[N, samples, outputs]` when they were asked for.
+        tasks: `[N]` task numbers.
+        split: Name of the split.
     """
 
-    def __init__(self, zoo: Zoo) -> None:
-        recipe = zoo.header.provenance.get("recipe")
-        made = Recipe.from_dict(recipe) if isinstance(recipe, dict) else None
-        if not isinstance(made, NetworkZoo):
-            raise RunError(
-                f"{zoo.folder} does not say what its networks were trained on: only zoos of the "
-                "recipe NetworkZoo can be scored"
-            )
-        self.recipe = made
-        self.problem = made.problem
-        self.network = Network.from_dict(zoo.architecture.config)
-        self.numbers = {name: i for i, name in enumerate(self.problem.tasks)}
+    metrics: dict[str, Tensor]
+    predictions: Tensor | None
+    outputs: Tensor | None
+    tasks: Tensor
+    split: str
 
     @property
-    def spec(self) -> WeightSpec:
-        """Spec of the networks."""
-        return self.network.spec()
+    def quality(self) -> Tensor:
+        """`[N]`, high is good: accuracy, else peak signal-to-noise ratio, else minus the loss."""
+        for name in ("accuracy", "psnr"):
+            if name in self.metrics:
+                return self.metrics[name]
+        return -self.metrics["loss"]
 
-    def numbers_of(self, tasks: Sequence[str]) -> Tensor:
-        """`[N]` task numbers.
 
-        Raises:
-            UsageError: A task that the problem does not have.
-        """
-        for name in tasks:
-            if name not in self.numbers:
-                raise UsageError(f"the zoo's problem has no task {name!r}")
-        return torch.tensor([self.numbers[name] for name in tasks], dtype=torch.long)
+def problem_of(zoo: Zoo) -> Problem:
+    """The problem that the networks of a zoo learned, read from its recipe.
 
-    def score(self, flat: Tensor, tasks: Sequence[str], split: str) -> dict[str, Tensor]:
-        """Scores every network on its own task.
-
-        Args:
-            flat: `[N, numel]`.
-            tasks: `[N]` names of tasks.
-            split: Which samples.
-
-        Returns:
-            Metric → `[N]`.
-
-        Raises:
-            UsageError: An unknown task or split, or numbers of another shape.
-        """
-        self.problem.check_split(split)
-        if flat.shape != (len(tasks), self.spec.numel):
-            raise UsageError(
-                f"{len(tasks)} networks have shape [{len(tasks)}, {self.spec.numel}], not "
-                f"{list(flat.shape)}"
-            )
-        numbers = self.numbers_of(tasks)
-        with torch.device("meta"):
-            module = self.network.module()
-        flatten = isinstance(self.network, MLP)
-        shape = self.problem.inputs(split).shape[1:]
-        activations = activation_count(module, torch.Size([shape.numel()]) if flatten else shape)
-        parts: list[dict[str, Tensor]] = []
-        for rows in torch.arange(len(flat)).split(_TOGETHER):
-            weights = self.spec.from_flat(flat[rows].detach()).named()
-            parts.append(
-                evaluate(
-                    module,
-                    weights,
-                    self.problem,
-                    numbers[rows],
-                    split,
-                    activations=activations,
-                    flatten=flatten,
-                )
-            )
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-    def majority(self, tasks: Sequence[str], split: str) -> Tensor:
-        """`[N]`, accuracy of always giving the answer that is most frequent on training samples.
-
-        Raises:
-            UsageError: The problem's answers are no classes.
-        """
-        numbers = self.numbers_of(tasks)
-        counts = self._answers(numbers, "train")
-        own = self._answers(numbers, split).float()
-        return own.gather(1, counts.argmax(1, keepdim=True))[:, 0] / own.sum(1)
-
-    def _answers(self, numbers: Tensor, split: str) -> Tensor:
-        """`[N, outputs]`, how often each answer is right."""
-        samples = torch.arange(len(self.problem.inputs(split))).expand(len(numbers), -1)
-        answers = self.problem.targets(split, numbers, samples)
-        if answers.is_floating_point():
-            raise UsageError("answers that are no classes have no majority")
-        return torch.nn.functional.one_hot(answers, self.problem.outputs).sum(1)
-
-    def train(
-        self,
-        flat: Tensor,
-        tasks: Sequence[str],
-        steps: Sequence[int],
-        *,
-        lr: float | Sequence[float],
-        split: str = "val",
-        seed: int = 0,
-        optimizer: str = "adamw",
-        batch_size: int | None = None,
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        """Trains networks further from given weights, all in one stack, at a constant rate.
-
-        Args:
-            flat: `[N, numel]`, where they start.
-            tasks: `[N]` names of tasks.
-            steps: After how many steps to score, rising, from 0 or more.
-            lr: Learning rate, or one for each network.
-            split: Samples to score on.
-            seed: Seed of the order of the samples.
-            optimizer: `"adamw"` (a fresh one: without decay it is Adam) or `"sgd"`.
-            batch_size: Samples of a step; the zoo's own when not given.
-
-        Returns:
-            Metric → `[len(steps), N]`, and the weights after the last step, `[N, numel]`.
-        """
-        if list(steps) != sorted(set(steps)) or not steps or steps[0] < 0:
-            raise UsageError(f"steps must rise from 0 or more, not {list(steps)}")
-        numbers = self.numbers_of(tasks).tolist()
-        rates = [lr] * len(flat) if isinstance(lr, (int, float)) else list(lr)
-        members = [
-            Member(seed=seed + i, task=task, lr=rate)
-            for i, (task, rate) in enumerate(zip(numbers, rates, strict=True))
-        ]
-        work = Workload(
-            self.network,
-            self.problem,
-            batch_size or self.recipe.batch_size,
-            optimizer_class(optimizer),
-            "cpu",
-            "auto",
+    Raises:
+        UsageError: The zoo does not record one: it was imported, or holds adapters.
+    """
+    recipe = zoo.header.provenance.get("recipe")
+    if not isinstance(recipe, Mapping) or recipe.get("recipe") != "NetworkZoo":
+        raise UsageError(
+            f"the zoo {zoo.header.name!r} does not record a problem whose data its networks could "
+            "be scored on: only zoos that `hypergen zoo build` made of a NetworkZoo do"
         )
-        found: dict[str, list[Tensor]] = {}
-        with flush_denormals():
-            tile = Tile(work, members)
-            tile.weights.load(flat.detach().float())
-            done = 0
-            for stop in steps:
-                for _ in range(stop - done):
-                    tile.step(1.0)
-                done = stop
-                for name, values in tile.scores(split).items():
-                    found.setdefault(name, []).append(values)
-            return {n: torch.stack(v) for n, v in found.items()}, tile.weights.flat()
+    found = Recipe.from_dict(recipe)
+    assert isinstance(found, NetworkZoo)
+    return found.problem
+
+
+def task_numbers(zoo: Zoo, problem: Problem, tasks: Sequence[str]) -> Tensor:
+    """Names of tasks → their numbers in the problem.
+
+    Raises:
+        UsageError: A name that the problem does not have.
+    """
+    number = {name: i for i, name in enumerate(problem.tasks)}
+    for name in tasks:
+        if name not in number:
+            raise UsageError(
+                f"the zoo {zoo.header.name!r} has no task {name!r}.{did_you_mean(name, number)}"
+            )
+    return torch.tensor([number[name] for name in tasks], dtype=torch.long)
+
+
+def evaluate_networks(
+    zoo: Zoo,
+    flat: Tensor,
+    split: str = "test",
+    tasks: Sequence[str] | Tensor | None = None,
+    *,
+    batch_norm: BatchNormStatistics = "stored",
+    batch_norm_samples: int = 512,
+    limit: int | None = None,
+    outputs: bool = False,
+    problem: Problem | None = None,
+    desc: str = "",
+) -> NetworkScores:
+    """Scores networks of one architecture, whether stored or generated, in stacked calls.
+
+    With `batch_norm="train"` the statistics of batch-norm layers are re-estimated for every
+    network on samples of the *training* split, whatever split is scored: statistics of test
+    images would tell the network about them. Architectures without such layers are left alone.
+
+    Args:
+        zoo: The zoo, or a view of one architecture, whose network and data are used.
+        flat: `[N, numel]` weights in the order of `zoo.spec`.
+        split: Split of the problem's samples.
+        tasks: `[N]` names, or numbers in `problem.tasks`; may be left out where there is one task.
+        batch_norm: Use the statistics among the weights, or re-estimate them.
+        batch_norm_samples: Training samples that they are re-estimated on, drawn once (seed 0).
+        limit: Only the first samples, this many.
+        outputs: Whether to keep the networks' outputs.
+        problem: The zoo's problem, to read it once for several calls.
+        desc: Words of a progress bar; none is shown when empty.
+
+    Returns:
+        Metrics, predictions and outputs.
+
+    Raises:
+        UsageError: The zoo records no problem, the split or a task does not exist, or tasks are
+            missing.
+        WeightsError: `flat` does not fit the spec.
+    """
+    if batch_norm not in get_args(BatchNormStatistics):
+        hint = did_you_mean(batch_norm, get_args(BatchNormStatistics))
+        raise UsageError(f"batch_norm cannot be {batch_norm!r}.{hint}")
+    problem = problem_of(zoo) if problem is None else problem
+    problem.check_split(split)
+    spec = zoo.spec
+    if flat.dim() != 2 or flat.shape[1] != spec.numel:
+        raise WeightsError(
+            f"networks of {zoo.header.name!r} are [N, {spec.numel}] numbers, not {list(flat.shape)}"
+        )
+    numbers = _numbers(zoo, problem, tasks, len(flat))
+    network = Network.from_dict(zoo.architecture.config)
+    with torch.device("meta"):
+        module = network.module()
+    flatten = isinstance(network, MLP)
+    x, train = (_inputs(problem, name, flatten) for name in (split, "train"))
+    x = x[:limit]
+    activations = activation_count(module, x.shape[1:])
+    module.eval()
+    normed = batch_norm == "train" and bool(norm_layers(module))
+    chosen = train
+    if normed:
+        order = torch.randperm(len(train), generator=seeded("batch norm", 0))
+        chosen = train[order[:batch_norm_samples]]
+    # Few enough networks that all of them see at least 64 samples at a time.
+    rows = max(1, _MEMORY // (activations * max(64, len(chosen) if normed else 0)))
+    parts: list[dict[str, Tensor]] = []
+    bar = progress(total=len(flat), desc=desc, unit=" networks") if desc else None
+    for first in range(0, len(flat), rows):
+        own, task = flat[first : first + rows], numbers[first : first + rows]
+        weights = _named(spec, own)
+        if normed:
+            weights = reestimate(module, weights, chosen, len(own))
+        step = max(1, _MEMORY // (activations * len(own)))
+        parts.append(_score(module, weights, problem, x, split, task, step, outputs))
+        if bar is not None:
+            bar.update(len(own))
+    if bar is not None:
+        bar.close()
+    joined = {k: torch.cat([part[k] for part in parts]) for k in (parts[0] if parts else {})}
+    predictions, kept = joined.pop("predictions", None), joined.pop("outputs", None)
+    metrics = problem.summary(joined) if joined else {}
+    return NetworkScores(metrics, predictions, kept, numbers, split)
+
+
+def _score(
+    module: torch.nn.Module,
+    weights: dict[str, Tensor],
+    problem: Problem,
+    x: Tensor,
+    split: str,
+    tasks: Tensor,
+    step: int,
+    keep: bool,
+) -> dict[str, Tensor]:
+    """Mean scores `[m]` of some networks, with their predictions and outputs `[m, samples, …]`."""
+    totals: dict[str, Tensor] = {}
+    kept: dict[str, list[Tensor]] = {}
+    with torch.no_grad():
+        for start in range(0, len(x), step):
+            part = x[start : start + step]
+            index = torch.arange(start, start + len(part)).expand(len(tasks), -1)
+            targets = problem.targets(split, tasks, index)
+            out = run_stack(module, weights, part, len(tasks))
+            for name, value in problem.scores(out, targets).items():
+                total = value.double().sum(1)
+                totals[name] = totals[name] + total if name in totals else total
+            if isinstance(problem, Classification):
+                kept.setdefault("predictions", []).append(out.argmax(-1).short())
+            if keep:
+                kept.setdefault("outputs", []).append(out)
+    means = {name: (total / len(x)).float() for name, total in totals.items()}
+    return means | {name: torch.cat(parts, dim=1) for name, parts in kept.items()}
+
+
+def answers_of(problem: Problem, split: str, limit: int | None = None) -> Tensor | None:
+    """`[tasks, samples]` right classes of every task, int16; None where nothing is classified."""
+    if not isinstance(problem, Classification):
+        return None
+    count = len(problem.inputs(split)[:limit])
+    tasks = torch.arange(len(problem.tasks))
+    return problem.targets(split, tasks, torch.arange(count).expand(len(tasks), -1)).short()
+
+
+def best_tasks(predictions: Tensor, answers: Tensor) -> Tensor:
+    """`[N]`, the task that each network does best, by one matrix product.
+
+    Args:
+        predictions: `[N, samples]`.
+        answers: `[tasks, samples]`.
+    """
+    classes = int(max(answers.max(), predictions.max())) + 1
+    ours, theirs = (F.one_hot(x.long(), classes).flatten(1).float() for x in (predictions, answers))
+    return (ours @ theirs.T).argmax(1)
+
+
+def _inputs(problem: Problem, split: str, flatten: bool) -> Tensor:
+    inputs = problem.inputs(split)
+    return inputs.flatten(1) if flatten else inputs
+
+
+def _named(spec: object, flat: Tensor) -> dict[str, Tensor]:
+    """Name → `[m, *shape]`, views of the flat rows."""
+    slots = spec.slots  # type: ignore[attr-defined]
+    parts = flat.float().split([slot.numel for slot in slots], dim=1)
+    return {s.name: part.unflatten(1, s.shape) for s, part in zip(slots, parts, strict=True)}
+
+
+def _numbers(zoo: Zoo, problem: Problem, tasks: Sequence[str] | Tensor | None, n: int) -> Tensor:
+    if tasks is None:
+        if len(problem.tasks) != 1:
+            raise UsageError(
+                f"the zoo {zoo.header.name!r} has {len(problem.tasks)} tasks: say which one each "
+                "network is for (tasks=…)"
+            )
+        return torch.zeros(n, dtype=torch.long)
+    numbers = tasks if isinstance(tasks, Tensor) else task_numbers(zoo, problem, tasks)
+    if numbers.shape != (n,) or (n and not 0 <= int(numbers.min()) <= int(numbers.max())):
+        raise UsageError(f"{n} networks need as many task numbers, not {list(numbers.shape)}")
+    if n and int(numbers.max()) >= len(problem.tasks):
+        raise UsageError(f"the problem has the tasks 0…{len(problem.tasks) - 1}, not all of these")
+    return numbers.long()

@@ -50,7 +50,7 @@ def evaluate(
             part = inputs[start : start + chunk].to(device)
             index = torch.arange(start, start + len(part)).expand(len(tasks), -1)
             targets = problem.targets(split, tasks, index).to(device)
-            outputs = _run(module, weights, part, len(tasks))
+            outputs = run_stack(module, weights, part, len(tasks))
             for name, value in problem.scores(outputs, targets).items():
                 total = value.double().sum(1)
                 totals[name] = totals[name] + total if name in totals else total
@@ -59,8 +59,15 @@ def evaluate(
     return problem.summary(means)
 
 
-def _run(module: nn.Module, weights: dict[str, Tensor], x: Tensor, members: int) -> Tensor:
-    """Outputs `[M, N, outputs]` for inputs that all networks share."""
+def run_stack(module: nn.Module, weights: dict[str, Tensor], x: Tensor, members: int) -> Tensor:
+    """Outputs `[M, N, outputs]` for inputs that all networks share.
+
+    Args:
+        module: One network, in evaluation mode.
+        weights: Name → `[M, *shape]`.
+        x: `[N, *shape]`.
+        members: Number of networks M.
+    """
     if is_mlp(module):
         return run_mlp(cast(nn.Sequential, module), weights, x.expand(members, *x.shape))
 
