@@ -15,7 +15,7 @@ from hypergen.evaluation.methods import Split
 from hypergen.evaluation.refinement import evaluate_refinement
 from hypergen.evaluation.report import write_report
 from hypergen.evaluation.stories_command import stories_command
-from hypergen.generators import Generator, find_run, load
+from hypergen.generators import Generator, find_run, load_generator
 from hypergen.targets import Target, make_target
 from hypergen.zoo import TaskSuite
 
@@ -42,7 +42,7 @@ def evaluate_command(args: argparse.Namespace) -> dict[str, Any]:
     if getattr(args, "stories", None) is not None:
         return stories_command(args)
     run = find_run(args.run)
-    generator = load(run)
+    generator = load_generator(run)
     assets = RunAssets.load(run)
     suite, limit = assets.suite, getattr(args, "descriptions", 3)
     skipped: list[str] = []

@@ -13,7 +13,7 @@ from hypergen._utils.errors import UsageError, did_you_mean
 from hypergen._utils.io import read_json, write_json, write_text
 from hypergen.evaluation.assets import MULTITASK_FILE, PLAIN_FILE, SETTINGS_FILE, RunAssets
 from hypergen.evaluation.result import LABELS
-from hypergen.generators import Generator, find_run, load
+from hypergen.generators import Generator, find_run, load_generator
 from hypergen.zoo import TaskSuite
 from hypergen.zoo.tasks import SUITE_FILE
 
@@ -43,7 +43,7 @@ def pack_command(args: argparse.Namespace) -> dict[str, Any]:
         raise UsageError(f"--dtype {args.dtype}.{did_you_mean(args.dtype, DTYPES)}")
     run, out = find_run(args.run), Path(args.out)
     results = None if args.results is None else read_json(args.results)
-    generator, assets = load(run), RunAssets.load(run)
+    generator, assets = load_generator(run), RunAssets.load(run)
     suite: Any = assets.suite
     if not hasattr(suite, "alone"):
         raise UsageError(f"{run} is a run of {type(suite).__name__}: runs of text tasks are packed")

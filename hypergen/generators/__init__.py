@@ -1,9 +1,10 @@
 """Condition → Weights."""
 
-from hypergen.generators.base import Generator, find_run, load
+from hypergen.generators.base import Generator, find_run, load, load_generator
 from hypergen.generators.context_prefix import ContextPrefix
 from hypergen.generators.fast_weights import DocumentState, GenerativeAdapter
 from hypergen.generators.gain import GainHead
+from hypergen.generators.graph import GraphHypernetwork
 from hypergen.generators.hyper import (
     MLPGenerator,
     PerceiverGenerator,
@@ -43,6 +44,7 @@ __all__ = [
     "GainHead",
     "GenerativeAdapter",
     "Generator",
+    "GraphHypernetwork",
     "LatentSkills",
     "MLPGenerator",
     "Mixture",
@@ -62,4 +64,5 @@ __all__ = [
     "ZhyperGenerator",
     "find_run",
     "load",
+    "load_generator",
 ]

@@ -5,25 +5,27 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from hypergen import pretrained
 from hypergen._utils.errors import ConditionError, RunError, RunNotFoundError, did_you_mean
-from hypergen._utils.io import (
-    atomic_folder,
-    load_safetensors,
-    read_json,
-    save_safetensors,
-    write_json,
-    write_text,
-)
+from hypergen._utils.io import load_safetensors, read_json
 from hypergen.conditions import Condition, ConditionEncoder
 from hypergen.generators.gain import GainHead
-from hypergen.generators.storage import CONFIG_FILE, WEIGHTS_FILE, download, rounded
+from hypergen.generators.storage import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    download,
+    load_strict,
+    save_generator,
+)
 from hypergen.specs import PeftSpec, Weights, WeightSpec
+
+if TYPE_CHECKING:
+    from hypergen.generators.graph import GraphHypernetwork
 
 FORMAT_VERSION = 1
 
@@ -225,15 +227,7 @@ class Generator(nn.Module, ABC):
             WeightsError: A parameter is NaN or infinite, or becomes infinite in `dtype`; nothing
                 is written.
         """
-        folder = Path(folder)
-        state = self.state_dict()
-        if dtype is not None:
-            state = {name: rounded(name, tensor, dtype) for name, tensor in state.items()}
-        with atomic_folder(folder, overwrite=True) as temporary:
-            save_safetensors(temporary / WEIGHTS_FILE, state, {"format": "pt"}, check_finite=True)
-            write_json(temporary / CONFIG_FILE, self.to_dict())
-            write_text(temporary / "README.md", self._card())
-        return folder
+        return save_generator(folder, self, self.to_dict(), self._card(), dtype)
 
     def _card(self) -> str:
         count = sum(p.numel() for p in self.parameters())
@@ -340,19 +334,7 @@ class Generator(nn.Module, ABC):
         Raises:
             RunError: Otherwise; names the tensor. Nothing is loaded then.
         """
-        expected = self.state_dict()
-        for key in expected:
-            if key not in state:
-                raise RunError(f"{origin} lacks the tensor {key!r}")
-        for key, tensor in state.items():
-            if key not in expected:
-                raise RunError(f"{origin} has an unexpected tensor {key!r}")
-            if tensor.shape != expected[key].shape:
-                raise RunError(
-                    f"{origin}: tensor {key!r} has shape {list(tensor.shape)}, expected "
-                    f"{list(expected[key].shape)}"
-                )
-        self.load_state_dict(dict(state), strict=True)
+        load_strict(self, state, origin)
         if isinstance(self.spec, PeftSpec) and self.spec.is_additive:
             neutral: Tensor = self.neutral  # type: ignore[assignment]
             self.spec.exact_initial = neutral.clone()
@@ -390,23 +372,52 @@ def find_run(run: str | Path) -> Path:
     raise RunNotFoundError(f"{path} does not exist{listed}")
 
 
-def load(run: str | Path) -> Generator:
+def load(run: str | Path) -> Generator | GraphHypernetwork:
     """Loads the generator of a run folder, a generator folder, a hub repository, or a shipped one.
 
     Args:
         run: A folder, which comes first; else the name of a generator that ships with the package
             (`hypergen.pretrained.names()`); else a hub repository, `owner/name`.
 
+    Returns:
+        A `Generator`, which takes conditions, or a `GraphHypernetwork`, which takes architectures.
+
     Raises:
         RunError: Missing or damaged; names the file, or the shipped generators.
     """
+    from hypergen.generators.graph import GraphHypernetwork
+
+    folder = _folder(run)
+    config = read_json(folder / CONFIG_FILE)
+    if isinstance(config, dict) and config.get("class") == GraphHypernetwork.__name__:
+        return GraphHypernetwork.from_pretrained(folder)
+    return Generator.from_pretrained(folder)
+
+
+def load_generator(run: str | Path) -> Generator:
+    """As `load`, for what takes conditions alone.
+
+    Raises:
+        RunError: Missing or damaged, or a graph hypernetwork.
+    """
+    found = load(run)
+    if not isinstance(found, Generator):
+        raise RunError(
+            f"{run} holds a {type(found).__name__}, which makes weights of architectures, not of "
+            "texts and the like: use `hypergen init MODEL --generator RUN`"
+        )
+    return found
+
+
+def _folder(run: str | Path) -> Path:
+    """The folder that holds a generator's files."""
     path = Path(run)
     if not path.exists():
         if str(run).count("/") == 1:
-            return Generator.from_pretrained(str(run))
+            return Path(download(str(run)))
         path = find_run(run)
     if (path / "generator" / CONFIG_FILE).exists():
-        path = path / "generator"
-    elif not (path / CONFIG_FILE).exists():
+        return path / "generator"
+    if not (path / CONFIG_FILE).exists():
         raise RunError(f"{path} holds no generator: expected {path / 'generator' / CONFIG_FILE}")
-    return Generator.from_pretrained(path)
+    return path

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from hypergen._utils.errors import WeightsError
 from hypergen.conditions import Condition, ConditionEncoder
-from hypergen.generators.base import Generator, load
+from hypergen.generators.base import Generator, load_generator
 from hypergen.specs import Weights, WeightSpec
 
 
@@ -54,7 +54,7 @@ def stored_weights(path: str | Path) -> Weights:
     """
     if Path(path).is_file():
         return Weights.load(Path(path))
-    generator = load(path)
+    generator = load_generator(path)
     if not isinstance(generator, MultiTask):
         raise WeightsError(f"{path} is a run of {type(generator).__name__}, not of MultiTask")
     return generator.shared_weights().detach()

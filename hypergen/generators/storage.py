@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from hypergen._utils.errors import RunNotFoundError, WeightsError
+from hypergen._utils.errors import RunError, RunNotFoundError, WeightsError
+from hypergen._utils.io import atomic_folder, save_safetensors, write_json, write_text
 
 CONFIG_FILE, WEIGHTS_FILE = "generator.json", "generator.safetensors"
 
@@ -47,3 +50,48 @@ def download(name: str) -> str:
         raise RunNotFoundError(
             f"{name!r} is neither a folder nor a hub repository that can be reached"
         ) from error
+
+
+def save_generator(
+    folder: str | Path,
+    module: nn.Module,
+    config: Mapping[str, Any],
+    card: str,
+    dtype: torch.dtype | None = None,
+) -> Path:
+    """Writes a generator's config, tensors and card, atomically; see `Generator.save_pretrained`.
+
+    Raises:
+        WeightsError: A tensor is NaN or infinite, or becomes infinite in `dtype`; nothing is
+            written.
+    """
+    folder = Path(folder)
+    state = module.state_dict()
+    if dtype is not None:
+        state = {name: rounded(name, tensor, dtype) for name, tensor in state.items()}
+    with atomic_folder(folder, overwrite=True) as temporary:
+        save_safetensors(temporary / WEIGHTS_FILE, state, {"format": "pt"}, check_finite=True)
+        write_json(temporary / CONFIG_FILE, config)
+        write_text(temporary / "README.md", card)
+    return folder
+
+
+def load_strict(module: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
+    """Loads every tensor of a module; none may lack, be left over or have another shape.
+
+    Raises:
+        RunError: Otherwise; names the tensor. Nothing is loaded then.
+    """
+    expected = module.state_dict()
+    for key in expected:
+        if key not in state:
+            raise RunError(f"{origin} lacks the tensor {key!r}")
+    for key, tensor in state.items():
+        if key not in expected:
+            raise RunError(f"{origin} has an unexpected tensor {key!r}")
+        if tensor.shape != expected[key].shape:
+            raise RunError(
+                f"{origin}: tensor {key!r} has shape {list(tensor.shape)}, expected "
+                f"{list(expected[key].shape)}"
+            )
+    module.load_state_dict(dict(state), strict=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hypergen._utils.errors import UsageError
-from hypergen.generators import Generator, load
+from hypergen.generators import Generator, load_generator
 from hypergen.serving.documents import generate_from_documents
 from hypergen.serving.export import CONFIG_FILE
 from hypergen.serving.inputs import demo_files, read_inputs
@@ -60,7 +60,7 @@ def generate_command(args: argparse.Namespace) -> dict[str, Any]:
     mix = _coefficients(args, inputs)
     out = Path(args.out)
     check_out(out)
-    generator = load(args.run)
+    generator = load_generator(args.run)
     write = _writer(args, generator)
     loaded = time.perf_counter()
     if "document" in inputs:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +51,17 @@ class FullSpec(WeightSpec):
         config = {"select": select, "gain": gain, "base": base_config(model)}
         # Only where it is set: specs without buffers keep the fingerprints that files hold.
         super().__init__(slots, {**config, "buffers": True} if buffers else config)
+
+    @classmethod
+    def of(cls, slots: Iterable[Slot], config: Mapping[str, Any] | None = None) -> FullSpec:
+        """A spec of slots that were read off something else than a model, such as a graph.
+
+        Raises:
+            SpecError: No slot, or two slots of one name.
+        """
+        spec = cls.__new__(cls)
+        WeightSpec.__init__(spec, slots, config)
+        return spec
 
 
 class DeltaSpec(WeightSpec):

@@ -22,7 +22,7 @@ from hypergen._utils.errors import (
     did_you_mean,
 )
 from hypergen._utils.io import dump_json
-from hypergen.generators import Generator, load
+from hypergen.generators import Generator, load_generator
 from hypergen.training.loggers import quiet
 from hypergen.training.messages import explain
 from hypergen.training.module import GeneratorModule
@@ -222,7 +222,7 @@ def command(verb: str, words: Sequence[str]) -> dict[str, Any]:
         cli = RecipeCLI(verb, words, folder)
         module, data, trainer = cli.model, cli.datamodule, cli.trainer
         if cli.config.init and not getattr(cli.config, "resume", False):
-            _start_from(module, load(cli.config.init), cli.config.init)
+            _start_from(module, load_generator(cli.config.init), cli.config.init)
         if verb == "fit":
             return _fit(cli)
         generator = Generator.from_pretrained(cli.folder / GENERATOR, encoder=data.encoder)

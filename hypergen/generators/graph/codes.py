@@ -1,0 +1,76 @@
+"""Vectors for the positions of rows, columns and kernels, of any number."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from hypergen._utils.seeding import generator as seeded
+
+
+class PositionCodes(nn.Module):
+    """A code for each of n positions, whatever n is.
+
+    Cosines of the position with fixed frequencies, projected: no position repeats another, so that
+    rows of wide layers are not copies of each other. The first positions get a learnt vector in
+    addition.
+
+    Args:
+        dim: Width R of a code; its entries have mean square 1 at the start.
+        axes: How many numbers a position is.
+        table: How many positions have a vector of their own (of one axis alone).
+        fastest: Highest frequency, in radians a step.
+    """
+
+    frequencies: Tensor
+    phases: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        axes: int = 1,
+        table: int = 0,
+        fastest: float = math.pi,
+        features: int = 0,
+    ) -> None:
+        super().__init__()
+        features = features or 2 * dim
+        rng = seeded("position codes", axes, features)
+        frequencies = torch.rand(axes, features, generator=rng, dtype=torch.float64) * fastest
+        phases = torch.rand(features, generator=rng, dtype=torch.float64) * 2 * math.pi
+        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.register_buffer("phases", phases, persistent=False)
+        self.project = nn.Linear(features, dim, bias=False)
+        nn.init.orthogonal_(self.project.weight)
+        self.project.weight.data.mul_(math.sqrt(max(features, dim) / features))
+        self.table = nn.Parameter(torch.zeros(table, dim)) if table else None
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """`[n, axes]` (whole or not) → `[n, R]`."""
+        # In float64: the angle of position 100,000 is exact to a few digits only otherwise.
+        angles = positions.to(torch.float64) @ self.frequencies + self.phases
+        features = angles.cos().mul(math.sqrt(2)).to(self.project.weight.dtype)
+        out: Tensor = self.project(features)
+        return out
+
+    def first(self, count: int) -> Tensor:
+        """Codes of the positions 0 to `count` - 1, `[count, R]`."""
+        steps = torch.arange(count, device=self.frequencies.device)[:, None]
+        out = self(steps)
+        if self.table is None:
+            return out
+        own = self.table[:count]
+        return out + nn.functional.pad(own, (0, 0, 0, count - len(own)))
+
+
+def kernel_offsets(kernel: tuple[int, ...], device: torch.device) -> Tensor:
+    """`[K, 3]`, how far each position of a kernel is from its centre, axis by axis.
+
+    Kernels of all sizes share the codes around their centre. Missing axes are 0.
+    """
+    axes = [torch.arange(n, device=device) - (n - 1) / 2 for n in kernel[:3]]
+    axes = [*[torch.zeros(1, device=device)] * (3 - len(axes)), *axes]
+    return torch.cartesian_prod(*axes)

@@ -1,0 +1,177 @@
+"""From vectors of nodes to weights: what all decoders share."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from hypergen._utils.errors import ConditionError
+from hypergen.generators.graph.codes import PositionCodes, kernel_offsets
+from hypergen.generators.graph.noise import orthogonal_noise
+from hypergen.generators.graph.plan import Group, Plan
+
+Normalize = Literal["fan_in", "standard"]
+
+
+@dataclass
+class Made:
+    """What a group's matrices are made of, small compared with them.
+
+    Attributes:
+        left: `[o, R]`, or None.
+        right: `[P, R, c · K]`, or tiles `[P, o', c', K]`, with the scale in it.
+        noise: `[P]`, standard deviation of the noise; None without any.
+    """
+
+    left: Tensor | None
+    right: Tensor
+    noise: Tensor | None
+
+
+class MatrixDecoder(nn.Module, ABC):
+    """Vectors of nodes → matrices and kernels.
+
+    A vector `[D]` and the code of a position of the kernel make features `[H]` (two layers with
+    rectifiers), and those the numbers that a subclass builds its matrix of.
+
+    Args:
+        dim: Width D of the vectors.
+        features: Width H.
+        outputs: How many numbers each position of a kernel needs.
+        normalize: `fan_in` multiplies by the standard deviation at the start, sqrt(β / fan_in),
+            what is of variance about 1 (GHN-2); `standard` brings each tensor to exactly that
+            standard deviation, times a learnt gain of each tensor.
+        noise: Share of fixed noise in a tensor's variance at the start, in [0, 1): a learnt share
+            of each tensor. 0 for none.
+
+    Raises:
+        ConditionError: An option has a value that it cannot have.
+    """
+
+    def __init__(
+        self, dim: int, features: int, outputs: int, normalize: Normalize, noise: float
+    ) -> None:
+        super().__init__()
+        if normalize not in get_args(Normalize):
+            raise ConditionError(
+                f"normalize={normalize!r}: choose from {', '.join(get_args(Normalize))}"
+            )
+        if not 0 <= noise < 1:
+            raise ConditionError(f"noise={noise} is a share of the variance: at least 0, below 1")
+        self.normalize, self.noise, self.outputs = normalize, noise, outputs
+        self.inner = nn.Linear(dim, features)
+        self.kernel = PositionCodes(features, axes=3, fastest=1.0)
+        self.outer = nn.Linear(features, features)
+        self.weight = nn.Parameter(torch.randn(outputs, features) / math.sqrt(features))
+        self.amounts = nn.Linear(dim, 2)  # logarithm of the gain, logit of the share of noise
+        for layer in (self.inner, self.outer):
+            nn.init.kaiming_normal_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        nn.init.zeros_(self.amounts.weight)
+        start = math.log(noise / (1 - noise)) if noise else 0.0
+        self.amounts.bias.data.copy_(torch.tensor([0.0, start]))
+
+    def position_features(self, x: Tensor, kernel: tuple[int, ...]) -> Tensor:
+        """`[P, D]` → features `[P, K, H]` of each position of a kernel."""
+        hidden = self.inner(x)[:, None]
+        if kernel:
+            offsets = kernel_offsets(kernel, x.device)
+            hidden = hidden + self.kernel(offsets)
+            hidden = hidden * math.sqrt(0.5)
+        return torch.relu(self.outer(torch.relu(hidden)))
+
+    @abstractmethod
+    def raw(self, x: Tensor, group: Group) -> tuple[Tensor | None, Tensor, Tensor]:
+        """Left and right parts of matrices of variance about 1, and their mean squares `[P]`."""
+
+    @abstractmethod
+    def join(self, made: Made, group: Group, out: Tensor | None) -> Tensor:
+        """The matrices `[P, o, c · K]`, into `out` if it is given."""
+
+    def prepare(self, x: Tensor, group: Group) -> Made:
+        """What a group's matrices are made of.
+
+        Args:
+            x: `[P, D]`, vectors of the nodes.
+            group: P matrices of one size.
+        """
+        left, right, square = self.raw(x, group)
+        std = group.std.to(x)
+        noise = None
+        amounts = self.amounts(x)
+        scale = std
+        if self.normalize == "standard":
+            std = std * amounts[:, 0].exp()
+            scale = std * (square + 1e-12).rsqrt()
+        if self.noise:
+            share = amounts[:, 1].sigmoid()
+            noise = std * share.sqrt()
+            scale = scale * (1 - share).sqrt()
+        return Made(left, right * scale.view(-1, *[1] * (right.dim() - 1)), noise)
+
+    def emit(self, made: Made, group: Group, rows: slice, seed: int, out: Tensor | None) -> Tensor:
+        """Matrices of a part of a group.
+
+        Args:
+            made: What `prepare` returned.
+            group: The group.
+            rows: Which of its parameters.
+            seed: Seed of the noise.
+            out: `[n, o, c · K]` to write into, where no gradient is wanted.
+        """
+        part = Made(made.left, made.right[rows], None if made.noise is None else made.noise[rows])
+        found = self.join(part, group, out)
+        if part.noise is None:
+            return found
+        width = group.columns * group.positions
+        fixed = [
+            orthogonal_noise(group.rows, width, seed, *group.kernel, rule.order)
+            for rule in group.rules[rows]
+        ]
+        if out is not None:
+            for one, matrix, amount in zip(out, fixed, part.noise, strict=True):
+                one.addcmul_(matrix.to(out), amount)
+            return out
+        return torch.addcmul(found, torch.stack(fixed).to(found), part.noise[:, None, None])
+
+
+class VectorDecoder(nn.Module):
+    """Vectors of nodes → scales around their mean, and shifts around 0.
+
+    As in GHN-2, a scale is `mean · 2 · sigmoid(v / 2)` and a shift `tanh(0.2 · v)`.
+
+    Args:
+        dim: Width D of the vectors.
+        rank: Width R of the codes of positions.
+        table: How many positions have a learnt vector of their own.
+    """
+
+    def __init__(self, dim: int, rank: int, table: int) -> None:
+        super().__init__()
+        self.codes = PositionCodes(rank, table=table)
+        self.inner = nn.Linear(dim, 2 * dim)
+        self.outer = nn.Linear(2 * dim, rank)
+        nn.init.kaiming_normal_(self.inner.weight)
+        nn.init.normal_(self.outer.weight, std=0.1 / math.sqrt(2 * dim * rank))
+        nn.init.zeros_(self.outer.bias)
+
+    def forward(self, x: Tensor, plan: Plan) -> list[Tensor]:
+        """`[P, D]` of all vectors → `[n, length]` of each group."""
+        hidden = self.outer(torch.relu(self.inner(x)))
+        out, start = [], 0
+        codes: dict[int, Tensor] = {}
+        for group in plan.vectors:
+            if group.rows not in codes:
+                codes[group.rows] = self.codes.first(group.rows)
+            values = hidden[start : start + len(group)] @ codes[group.rows].T
+            start += len(group)
+            if group.form == "shift":
+                out.append(torch.tanh(0.2 * values))
+            else:
+                out.append(group.mean.to(values)[:, None] * 2 * torch.sigmoid(values / 2))
+        return out

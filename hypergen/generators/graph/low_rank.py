@@ -1,0 +1,64 @@
+"""Matrices as products of codes of rows and columns: no tile, any width."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hypergen.generators.graph.codes import PositionCodes
+from hypergen.generators.graph.decoders import Made, MatrixDecoder, Normalize
+from hypergen.generators.graph.plan import Group
+
+
+class LowRankDecoder(MatrixDecoder):
+    """W = U · M · Vᵀ, with M `[R, R]` of each node and position of a kernel.
+
+    Zhou, Knyazev et al., "LoGAH: Predicting 774-Million-Parameter Transformers using Graph
+    HyperNetworks with 1/100 Parameters", 2024, arXiv:2405.16287. LoGAH predicts both factors from
+    the node and expands them to its widest layer; here the codes of rows U and of columns V are
+    shared by all nodes and known for any number, so that only the rows that a layer has are
+    computed, and none repeats another. For layers of R rows and columns or fewer, every matrix can
+    be reached, as with tiles.
+
+    Args:
+        dim: Width D of the nodes' vectors.
+        rank: R.
+        features: Width H of the features that M is made of.
+        table: How many rows and columns have a learnt vector of their own.
+        normalize: See `MatrixDecoder`.
+        noise: See `MatrixDecoder`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        rank: int = 32,
+        features: int = 256,
+        table: int = 128,
+        normalize: Normalize = "standard",
+        noise: float = 0.0,
+    ) -> None:
+        super().__init__(dim, features, rank * rank, normalize, noise)
+        self.rank = rank
+        self.left = PositionCodes(rank, table=table)
+        self.right = PositionCodes(rank, table=table)
+
+    def raw(self, x: Tensor, group: Group) -> tuple[Tensor | None, Tensor, Tensor]:
+        """U, M Vᵀ and the mean squares of U M Vᵀ."""
+        features = self.position_features(x, group.kernel)  # [P, K, H]
+        core = features @ self.weight.T / self.rank
+        core = core.unflatten(-1, (self.rank, self.rank))  # [P, K, R, R]
+        left, right = self.left.first(group.rows), self.right.first(group.columns)
+        product = (core @ right.T).permute(0, 2, 3, 1).flatten(2)  # [P, R, c · K]
+        # tr(Xᵀ Uᵀ U X), without the matrix itself.
+        gram = left.T @ left / group.rows
+        square = ((gram @ product) * product).mean(2).sum(1)
+        return left, product, square
+
+    def join(self, made: Made, group: Group, out: Tensor | None) -> Tensor:
+        """`[n, o, c · K]`."""
+        assert made.left is not None
+        left = made.left.expand(len(made.right), -1, -1)
+        if out is None:
+            return left @ made.right
+        return torch.bmm(left, made.right, out=out)

@@ -1,0 +1,79 @@
+"""Matrices as copies of a tile."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from hypergen.generators.graph.decoders import Made, MatrixDecoder, Normalize
+from hypergen.generators.graph.plan import Group
+
+
+class TilingDecoder(MatrixDecoder):
+    """One tile of a matrix, cut to its size, and repeated where the matrix is larger.
+
+    The decoder of GHN-2 and GHN-3 (Knyazev et al., arXiv:2110.13100 and arXiv:2303.04143), with
+    kernels cut around their centre. Only the rows, columns and positions that are needed are
+    computed. Rows of layers wider than a tile are copies of each other, also in training, unless
+    noise tells them apart: see `LowRankDecoder`.
+
+    Args:
+        dim: Width D of the nodes' vectors.
+        tile: Rows and columns of a tile.
+        features: Width H of the features that a tile is made of.
+        normalize: See `MatrixDecoder`.
+        noise: See `MatrixDecoder`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        tile: int = 64,
+        features: int = 256,
+        normalize: Normalize = "fan_in",
+        noise: float = 0.0,
+    ) -> None:
+        super().__init__(dim, features, tile * tile, normalize, noise)
+        self.tile = tile
+
+    def raw(self, x: Tensor, group: Group) -> tuple[Tensor | None, Tensor, Tensor]:
+        """Tiles `[P, o', c', K]` and their mean squares."""
+        rows, columns = min(group.rows, self.tile), min(group.columns, self.tile)
+        features = self.position_features(x, group.kernel)  # [P, K, H]
+        weight = self.weight.view(self.tile, self.tile, -1)[:rows, :columns].flatten(0, 1)
+        tiles = (features @ weight.T).unflatten(-1, (rows, columns)).permute(0, 2, 3, 1)
+        return None, tiles, tiles.square().mean((1, 2, 3))
+
+    def join(self, made: Made, group: Group, out: Tensor | None) -> Tensor:
+        """`[n, o, c · K]`."""
+        tiles = made.right
+        size = (len(tiles), group.rows, group.columns, group.positions)
+        if out is None:
+            tiles = _repeat(tiles, 1, group.rows)
+            return _repeat(tiles, 2, group.columns).flatten(2)
+        _fill(out.view(size), tiles)
+        return out
+
+
+def _repeat(tiles: Tensor, axis: int, count: int) -> Tensor:
+    size = tiles.shape[axis]
+    if size == count:
+        return tiles
+    times = [1] * tiles.dim()
+    times[axis] = -(-count // size)
+    return tiles.repeat(times).narrow(axis, 0, count)
+
+
+def _fill(out: Tensor, tiles: Tensor) -> None:
+    """Writes copies of tiles `[n, o', c', K]` into `[n, o, c, K]`, each number once."""
+    o, c = out.shape[1:3]
+    rows, columns = tiles.shape[1:3]
+    whole = c // columns * columns
+    tiles = tiles.contiguous()
+    for start in range(0, o, rows):
+        band = out[:, start : start + rows]
+        own = tiles[:, : band.shape[1]]
+        if whole:
+            wide = band[:, :, :whole].unflatten(2, (-1, columns))
+            wide.copy_(own[:, :, None].expand_as(wide))
+        if whole < c:
+            band[:, :, whole:].copy_(own[:, :, : c - whole])
