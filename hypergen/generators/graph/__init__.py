@@ -1,5 +1,5 @@
 """Architecture graph → full weights."""
 
-from hypergen.generators.graph.hypernetwork import GraphHypernetwork
+from hypergen.generators.graph.hypernetwork import GraphHypernetwork, parameters_of
 
-__all__ = ["GraphHypernetwork"]
+__all__ = ["GraphHypernetwork", "parameters_of"]

@@ -262,3 +262,16 @@ class GraphHypernetwork(nn.Module):
         except (KeyError, TypeError, ConditionError) as error:
             raise RunError(f"{origin} is damaged: {error}") from error
         return generator
+
+
+def parameters_of(weights: Weights) -> dict[str, Tensor]:
+    """Weights of one architecture as `torch.func.functional_call` takes them.
+
+    Returns:
+        Name → tensor `[*shape]`; tied parameters under every name.
+    """
+    named = {}
+    for slot in weights.spec:
+        value = weights[slot.name][0]
+        named.update(dict.fromkeys((slot.name, *slot.ties), value))
+    return named
