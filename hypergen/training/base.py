@@ -215,6 +215,14 @@ class TrainingModule(LightningModule):
                 )
         self._window = list(checkpoint.get("losses", torch.empty(0)).unbind())
 
+    @abstractmethod
+    def start_from(self, other: Any, name: str) -> None:
+        """Copies the weights of another run's generator, `--init name`, into the own one."""
+
+    @abstractmethod
+    def read_generator(self, folder: Path, data: Any) -> None:
+        """Takes the trained generator of a run's folder, to validate or test it."""
+
     @classmethod
     @abstractmethod
     def rebuild(cls, config: Mapping[str, Any], origin: str) -> nn.Module:

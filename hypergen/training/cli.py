@@ -16,17 +16,17 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from hypergen._utils.errors import (
     HypergenError,
-    RunError,
     RunNotFoundError,
     UsageError,
     did_you_mean,
 )
 from hypergen._utils.io import dump_json
-from hypergen.generators import Generator, load_generator
+from hypergen.generators import load
+from hypergen.training.base import TrainingModule
 from hypergen.training.loggers import quiet
 from hypergen.training.messages import explain
 from hypergen.training.module import GeneratorModule
-from hypergen.training.recipes import resolve_recipe
+from hypergen.training.recipes import module_class, resolve_recipe
 from hypergen.training.run import (
     GENERATOR,
     LAST,
@@ -51,12 +51,19 @@ class RecipeCLI(LightningCLI):
         verb: `fit`, `validate` or `test`.
         words: The rest of the command line.
         folder: The run folder, when it follows from the recipe's name.
+        module: What trains: a class whose first argument is the generator.
     """
 
-    def __init__(self, verb: str, words: Sequence[str], folder: Path) -> None:
-        self.verb, self.folder = verb, folder
+    def __init__(
+        self,
+        verb: str,
+        words: Sequence[str],
+        folder: Path,
+        module: type[TrainingModule] = GeneratorModule,
+    ) -> None:
+        self.verb, self.folder, self.module = verb, folder, module
         super().__init__(
-            GeneratorModule,
+            module,
             LightningDataModule,
             subclass_mode_data=True,
             run=False,
@@ -71,7 +78,7 @@ class RecipeCLI(LightningCLI):
                 "dump_header": [f"A recipe: hypergen {verb} -c FILE"],
             },
             auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,  # GeneratorModule does that itself
+            load_from_checkpoint_support=False,  # `TrainingModule` does that itself
         )
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -92,7 +99,8 @@ class RecipeCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Links what the data module knows to the generator, and the seed to both."""
-        for name in ("spec", "encoder"):
+        linked = ("spec", "encoder") if issubclass(self.module, GeneratorModule) else ()
+        for name in linked:
             parser.link_arguments(
                 "data",
                 f"model.generator.init_args.{name}",
@@ -219,16 +227,13 @@ def command(verb: str, words: Sequence[str]) -> dict[str, Any]:
         raise UsageError(f"unknown command '{verb}'.{did_you_mean(verb, VERBS)}")
     words, folder = resolve_recipe(list(words))
     with quiet():
-        cli = RecipeCLI(verb, words, folder)
+        cli = RecipeCLI(verb, words, folder, module_class(words))
         module, data, trainer = cli.model, cli.datamodule, cli.trainer
         if cli.config.init and not getattr(cli.config, "resume", False):
-            _start_from(module, load_generator(cli.config.init), cli.config.init)
+            module.start_from(load(cli.config.init), cli.config.init)
         if verb == "fit":
             return _fit(cli)
-        generator = Generator.from_pretrained(cli.folder / GENERATOR, encoder=data.encoder)
-        if generator.spec != data.spec:
-            raise RunError(f"{cli.folder} generates for another target than this recipe's")
-        module.generator = generator
+        module.read_generator(cli.folder / GENERATOR, data)
         run = trainer.validate if verb == "validate" else trainer.test
         results: list[Mapping[str, float]] = run(module, datamodule=data, verbose=False)
         return dict(results[0]) if results else {}
@@ -250,10 +255,3 @@ def _fit(cli: RecipeCLI) -> dict[str, Any]:
     write_config(run, cli.parser.dump(record, skip_validation=True, format="yaml"))
     train(trainer, cli.model, cli.datamodule, run, checkpoint)
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
-
-
-def _start_from(module: GeneratorModule, other: Generator, name: str) -> None:
-    """Copies another run's weights into the generator: a warm start."""
-    if other.spec != module.generator.spec:
-        raise RunError(f"--init {name}: that run generates for another target")
-    module.generator.load_tensors(other.state_dict(), origin=f"--init {name}")

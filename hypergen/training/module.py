@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor
 
-from hypergen._utils.errors import UsageError
+from hypergen._utils.errors import RunError, UsageError
 from hypergen.generators import Generator, Objective
 from hypergen.training.base import TrainingModule
 from hypergen.training.objectives import make_objective
@@ -173,3 +174,24 @@ class GeneratorModule(TrainingModule):
     def rebuild(cls, config: Mapping[str, Any], origin: str) -> Generator:
         """A generator from what a checkpoint says of it."""
         return Generator.from_dict(config, origin=origin)
+
+    def start_from(self, other: Any, name: str) -> None:
+        """Copies another run's weights into the generator: a warm start.
+
+        Raises:
+            RunError: It generates for another target, or is another kind of generator.
+        """
+        if getattr(other, "spec", None) != self.generator.spec:
+            raise RunError(f"--init {name}: that run generates for another target")
+        self.generator.load_tensors(other.state_dict(), origin=f"--init {name}")
+
+    def read_generator(self, folder: Path, data: Any) -> None:
+        """Takes the trained generator of a run.
+
+        Raises:
+            RunError: It generates for another target than the data module's.
+        """
+        generator = Generator.from_pretrained(folder, encoder=data.encoder)
+        if generator.spec != data.spec:
+            raise RunError(f"{folder.parent} generates for another target than this recipe's")
+        self.generator = generator

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
+
 from hypergen._utils.errors import RunNotFoundError, UsageError
 from hypergen._utils.recipes import find_recipe
+from hypergen.training.base import TrainingModule
+from hypergen.training.module import GeneratorModule
 from hypergen.training.run import CONFIG
 
 
@@ -43,6 +48,28 @@ def resolve_recipe(words: list[str]) -> tuple[list[str], Path]:
     elif not found and not helps:
         raise UsageError("give a recipe: -c configs/NAME.yaml")
     return words, folder
+
+
+def module_class(words: Sequence[str]) -> type[TrainingModule]:
+    """What trains a recipe: `module_class` of its data module, else `GeneratorModule`.
+
+    Anything that is wrong with the recipe is left to the parser to tell.
+    """
+    name = _value_of(words, "--data.class_path") or _value_of(words, "--data")
+    path = _value_of(words, "-c") or _value_of(words, "--config")
+    if name is None and path is not None:
+        try:
+            recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            name = recipe["data"]["class_path"]
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
+            return GeneratorModule
+    package, _, cls = str(name).rpartition(".")
+    try:
+        data = getattr(importlib.import_module(package), cls)
+    except (ImportError, AttributeError, ValueError):
+        return GeneratorModule
+    found: type[TrainingModule] = getattr(data, "module_class", GeneratorModule)
+    return found
 
 
 def _value_of(words: Sequence[str], option: str) -> str | None:

@@ -36,6 +36,7 @@ _OWN = (
     "wandb",
     "suite.json",
     "text.json",
+    "architectures.json",
     "zoo.json",
 )
 

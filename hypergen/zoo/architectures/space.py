@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
+from typing import Any
 
-from hypergen._utils.errors import UsageError, did_you_mean
+from hypergen._utils.errors import RunError, UsageError, did_you_mean
 from hypergen._utils.seeding import stable_seed
 from hypergen.zoo.architectures.base import Architecture, Signature, count_parameters
 from hypergen.zoo.architectures.families import FAMILIES, NORMALISED, TOKENS, Limits
@@ -71,6 +72,22 @@ class ArchitectureSpace:
     def __hash__(self) -> int:
         parts = (tuple(sorted(self.families.items())), self.width, self.depth, self.norm_free)
         return hash((parts, self.max_parameters, self.seed))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form: the arguments."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(data: dict[str, Any]) -> ArchitectureSpace:
+        """Rebuilds a space.
+
+        Raises:
+            RunError: It is not one.
+        """
+        try:
+            return ArchitectureSpace(**data)
+        except TypeError as error:
+            raise RunError(f"not a space of architectures: {error}") from error
 
     def splits(self, signature: Signature) -> list[str]:
         """The splits that the space has: `dense` needs cells, `norm_free` what normalises."""

@@ -1,0 +1,59 @@
+"""Calls architectures with parameters that something else made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from hypergen._utils.errors import WeightsError
+from hypergen.specs import Weights
+from hypergen.zoo.architectures.base import Architecture
+
+
+@lru_cache(maxsize=2048)
+def skeleton(architecture: Architecture) -> tuple[nn.Module, frozenset[str]]:
+    """A module without memory for its parameters, and their names; one for equal architectures."""
+    module = architecture.meta()
+    return module, frozenset(name for name, _ in module.named_parameters())
+
+
+def call(architecture: Architecture, parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+    """Outputs of an architecture with given parameters, differentiable in both.
+
+    Raises:
+        WeightsError: A parameter lacks, or there is one more; names it.
+    """
+    module, names = skeleton(architecture)
+    if parameters.keys() != names:
+        lacks = sorted(names - parameters.keys())
+        what = "lack" if lacks else "have an unexpected"
+        which = lacks[0] if lacks else min(parameters.keys() - names)
+        raise WeightsError(f"weights for {architecture.family} {what} parameter {which!r}")
+    out: Tensor = functional_call(module, dict(parameters), (inputs,))
+    return out
+
+
+def parameters_of(weights: Weights, row: int = 0) -> dict[str, Tensor]:
+    """Name → parameter of one network of a batch, as views.
+
+    The gradient of all parameters of one shape together is one stack.
+    """
+    found: dict[str, Tensor] = {}
+    for group, tensor in zip(weights.spec.groups, weights.groups, strict=True):
+        # The only row is taken by reshaping: the gradient of indexing fills a tensor with zeros.
+        rows = tensor.squeeze(0) if len(tensor) == 1 and row in (0, -1) else tensor[row]
+        slots = weights.spec.slots[group.start : group.stop]
+        found.update(zip((slot.name for slot in slots), rows.unbind(0), strict=True))
+    return found
+
+
+def predicted_norm(weights: Weights) -> Tensor:
+    """Sum of the norms of all tensors, over the batch (the regulariser of GHN-3)."""
+    norms = [tensor.float().flatten(2).norm(dim=2).sum() for tensor in weights.groups]
+    total = norms[0]
+    for norm in norms[1:]:
+        total = total + norm
+    return total
