@@ -391,12 +391,43 @@ def _evaluate(parser: _Parser) -> None:
         help="also train for N steps from the generated and from the empty start, and say when "
         "95%% of the oracle's score is reached",
     )
+    _evaluate_architectures(parser)
     oracle = parser.add_mutually_exclusive_group()
     oracle.add_argument(
         "--oracle-steps", metavar="N", type=_seed, help="steps to train each task's own weights in"
     )
     oracle.add_argument("--no-oracle", action="store_true", help="train no weights on the tasks")
     _json(parser)
+
+
+def _evaluate_architectures(parser: _Parser) -> None:
+    """Options for the run of a graph hypernetwork."""
+    add = parser.add_argument
+    add(
+        "--architectures",
+        metavar="N",
+        type=_count,
+        help="of a graph hypernetwork: unseen architectures of each split",
+    )
+    add("--sgd-steps", metavar="N", type=_count, help="also train each of them in N steps")
+    add(
+        "--init-steps",
+        metavar="N",
+        type=_count,
+        help="train them in N steps from generated and from default starts, each with the learning "
+        "rate that is best for it",
+    )
+    add("--against", metavar="RUN", nargs="+", help="further graph hypernetworks to start from")
+    add("--optimizer", choices=("sgd", "adamw"), default="sgd", help="of --sgd-steps, --init-steps")
+    add("--init-lr", metavar="X", nargs="+", type=float, help="learning rates to choose from")
+    add(
+        "--init-noise",
+        metavar="S",
+        type=float,
+        default=0.0,
+        help="add noise of S × the deviation of a matrix to it before training",
+    )
+    add("--init-orthogonal", action="store_true", help="make matrices orthogonal before training")
 
 
 def _bench(parser: _Parser) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hypergen._utils.errors import RunError, UsageError
+from hypergen.evaluation.architectures.command import architectures_command
 from hypergen.evaluation.assets import RunAssets
 from hypergen.evaluation.evaluate import default_splits, evaluate
 from hypergen.evaluation.few_shot import evaluate_few_shot
@@ -18,6 +19,7 @@ from hypergen.evaluation.stories_command import stories_command
 from hypergen.generators import Generator, find_run, load_generator
 from hypergen.targets import Target, make_target
 from hypergen.zoo import TaskSuite
+from hypergen.zoo.architectures.files import FILE as ARCHITECTURES
 
 
 def evaluate_command(args: argparse.Namespace) -> dict[str, Any]:
@@ -29,7 +31,8 @@ def evaluate_command(args: argparse.Namespace) -> dict[str, Any]:
             None), `json`; and, if they are there, `samples` and `descriptions` (most of a task),
             `shots`, `oracle_steps`, `no_oracle`, `k` (numbers of demonstrations, see
             `evaluate_few_shot`) and `lora_steps`, `refine_steps` (see `evaluate_refinement`),
-            `refine_demos` and `refine_curve`. With `stories`, see `stories_command`.
+            `refine_demos` and `refine_curve`. With `stories`, see `stories_command`; for the run of
+            a graph hypernetwork, `architectures_command`.
 
     Returns:
         The object of `Evaluation.to_dict` (with `k`, of `FewShot.to_dict`), and under `skipped` a
@@ -42,6 +45,8 @@ def evaluate_command(args: argparse.Namespace) -> dict[str, Any]:
     if getattr(args, "stories", None) is not None:
         return stories_command(args)
     run = find_run(args.run)
+    if (run / ARCHITECTURES).is_file():
+        return architectures_command(args, run)
     generator = load_generator(run)
     assets = RunAssets.load(run)
     suite, limit = assets.suite, getattr(args, "descriptions", 3)

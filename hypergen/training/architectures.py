@@ -12,7 +12,6 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from hypergen._utils.errors import UsageError
-from hypergen._utils.io import write_json
 from hypergen._utils.seeding import generator as seeded
 from hypergen.conditions.graph import ModuleGraph, trace
 from hypergen.training.bank import ListLoader, StepLoader
@@ -24,10 +23,10 @@ from hypergen.zoo.architectures import (
     LearningProblem,
     TextProblem,
 )
+from hypergen.zoo.architectures.files import save_setting
 from hypergen.zoo.architectures.functional import skeleton
 from hypergen.zoo.architectures.space import parameters_of
 
-FILE = "architectures.json"
 Pair = tuple[Architecture, ModuleGraph]
 
 
@@ -238,7 +237,7 @@ class ArchitectureDataModule(LightningDataModule):
 
     def save(self, run: Path) -> None:
         """Writes what the run was trained for into its folder, for its evaluation."""
-        write_json(run / FILE, {"problem": self.problem.to_dict(), "space": self.space.to_dict()})
+        save_setting(run, self.problem, self.space)
 
 
 class _Draw:

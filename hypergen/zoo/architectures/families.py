@@ -195,3 +195,10 @@ FAMILIES: dict[str, Family] = {
 }
 TOKENS = frozenset(["gpt", "llama"])  # the others read images
 NORMALISED = frozenset(["cells", "resnet"])  # exist without normalisation too
+# Families that share a learning rate; the same as `Architecture.group`.
+GROUPS: dict[str, tuple[str, ...]] = {
+    "convnets": ("cells", "resnet", "convnext"),
+    "vits": ("vit",),
+    "mlps": ("mlp",),
+    "language models": ("gpt", "llama"),
+}

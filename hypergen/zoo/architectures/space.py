@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -156,6 +156,11 @@ class ArchitectureSpace:
         while True:
             yield self.draw(signature, split, number)
             number += step
+
+    def only(self, families: Iterable[str]) -> ArchitectureSpace:
+        """The same space with some of its families."""
+        kept = set(families)
+        return replace(self, families={n: s for n, s in self.families.items() if n in kept})
 
     def _families(self, split: str, signature: Signature) -> dict[str, float]:
         tokens = signature.kind == "tokens"
