@@ -8,6 +8,7 @@ from hypergen.conditions.document import DocumentEncoder
 from hypergen.conditions.fuse import FusedEncoder
 from hypergen.conditions.hashing import HashingEncoder
 from hypergen.conditions.metric import MetricEncoder
+from hypergen.conditions.none import NoCondition
 from hypergen.conditions.task import TaskEncoder
 from hypergen.conditions.text import TextEncoder, default_text_encoder, text_encoder_by_name
 from hypergen.conditions.vector import VectorEncoder
@@ -23,6 +24,7 @@ __all__ = [
     "FusedEncoder",
     "HashingEncoder",
     "MetricEncoder",
+    "NoCondition",
     "TaskEncoder",
     "TextEncoder",
     "VectorEncoder",

@@ -2,6 +2,7 @@
 
 from hypergen.generators.base import Generator, find_run, load, load_generator
 from hypergen.generators.context_prefix import ContextPrefix
+from hypergen.generators.diffusion import DiffusionGenerator
 from hypergen.generators.fast_weights import DocumentState, GenerativeAdapter
 from hypergen.generators.gain import GainHead
 from hypergen.generators.graph import GraphHypernetwork
@@ -39,6 +40,7 @@ __all__ = [
     "Consistency",
     "ContextPrefix",
     "DeltaReconstruction",
+    "DiffusionGenerator",
     "Distillation",
     "DocumentState",
     "GainHead",

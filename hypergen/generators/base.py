@@ -45,6 +45,8 @@ class Generator(nn.Module, ABC):
         config: The subclass's own constructor arguments, JSON-serialisable.
     """
 
+    # Beginnings of the names of parameters that are never averaged over training, see `stage`.
+    unaveraged: ClassVar[tuple[str, ...]] = ()
     _registry: ClassVar[dict[str, type[Generator]]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -80,6 +82,20 @@ class Generator(nn.Module, ABC):
             data: The data module.
         """
         return
+
+    @property
+    def first_stage(self) -> int:
+        """Batches of a first stage of training, which trains something else; 0 for most.
+
+        Each stage has a learning-rate schedule of its own, and averaging of weights begins with the
+        second.
+        """
+        return 0
+
+    @property
+    def stage(self) -> int:
+        """Stage that training is in, 1 or 2; without a first stage it is 2."""
+        return 2
 
     def sample(self, condition: Condition, seeds: Sequence[int]) -> Weights:
         """Draws one set of weights for each row; deterministic generators need no draw.
@@ -123,8 +139,15 @@ class Generator(nn.Module, ABC):
         """
         given = {name: value for name, value in inputs.items() if value is not None}
         name = self.encoder.input_name
-        if name == "fused":
-            condition: Condition = self.encoder(given)
+        if name == "none":
+            if given:
+                raise ConditionError(
+                    "this generator was trained without a condition: it takes no "
+                    f"{', '.join(sorted(given))}"
+                )
+            condition: Condition = self.encoder(1)
+        elif name == "fused":
+            condition = self.encoder(given)
         elif set(given) == {name}:
             condition = self.encoder(given[name])
         else:
@@ -185,7 +208,7 @@ class Generator(nn.Module, ABC):
                 weights = self._abstain(weights, abstain_below)
         elif abstain_below is not None:
             raise ConditionError("this generator has learnt no expected gain: it cannot abstain")
-        if raw:
+        if raw or self.encoder.input_name == "none":
             weights.provenance = {"generator": type(self).__name__, **raw, **self.provenance}
         return weights
 

@@ -130,6 +130,7 @@ class TrainingModule(LightningModule):
             warmup=self.warmup,
             schedule=self.schedule,
             final=self.final_lr,
+            first=getattr(self.generator, "first_stage", 0),
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {
@@ -176,6 +177,8 @@ class TrainingModule(LightningModule):
         self.log("train/loss", mean, sync_dist=self.trainer.world_size > 1, batch_size=1)
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.log("train/lr", float(rate), batch_size=1)
+        if getattr(self.generator, "first_stage", 0):
+            self.log("train/stage", float(self.generator.stage), batch_size=1)
 
     # -- checkpoints ---------------------------------------------------------------------------
 

@@ -21,6 +21,10 @@ class GeneratorEMA(Callback):
     checkpoints hold both. Unlike Lightning's `EMAWeightAveraging` it copies the generator alone:
     never the frozen target, and no optimiser sees it.
 
+    Of generators that are trained in two stages the average begins with the second one. What only
+    the first one trains (`Generator.unaveraged`) is never averaged: the second was trained on it as
+    it is.
+
     Args:
         decay: Weight of the old average at each update.
 
@@ -58,12 +62,21 @@ class GeneratorEMA(Callback):
         if trainer.global_step == self._step or self.average is None:
             return  # gradients are being accumulated
         self._step = trainer.global_step
+        own = _parameters(pl_module)
+        if (
+            getattr(pl_module.generator, "stage", 2) == 1
+        ):  # there is nothing to average before the second stage
+            torch._foreach_copy_(list(self.average.values()), [own[name] for name in self.average])
+            return
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
-        own = _parameters(pl_module)
-        torch._foreach_lerp_(
-            list(self.average.values()), [own[name] for name in self.average], 1 - decay
-        )
+        exact = getattr(pl_module.generator, "unaveraged", ())
+        kept = [name for name in self.average if name.startswith(exact)]
+        lagging = [name for name in self.average if not name.startswith(exact)]
+        for names, share in ((kept, 1.0), (lagging, 1 - decay)):
+            if names:
+                averages = [self.average[name] for name in names]
+                torch._foreach_lerp_(averages, [own[name] for name in names], share)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Validates the average."""

@@ -26,8 +26,9 @@ class GeneratorModule(TrainingModule):
     generator themselves: `load_from_checkpoint` needs nothing else.
 
     Batches are dictionaries, see `TaskDataModule`. Metrics: `train/loss` (mean since the last
-    log), `train/lr`; and, averaged over the tasks of a split, `val/loss` (if the batch has what
-    the objective reads) and `val/score` (if the data module has a suite).
+    log), `train/lr`, and `train/stage` (1 or 2) of generators that are trained in two stages; and,
+    averaged over the tasks of a split, `val/loss` (if the batch has what the objective reads) and
+    `val/score` (if the data module has a suite).
 
     Args:
         generator: What is trained.

@@ -17,6 +17,7 @@ from hypergen.generators import (
     Reconstruction,
     TaskLoss,
 )
+from hypergen.generators.diffusion import Denoising
 from hypergen.generators.sg_lora import ELBO
 
 OBJECTIVES: dict[str, type[Objective]] = {
@@ -26,6 +27,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "distillation": Distillation,
     "consistency": Consistency,
     "elbo": ELBO,
+    "denoising": Denoising,
 }
 
 
@@ -34,8 +36,8 @@ def make_objective(recipe: str | Mapping[str, float], data: Any) -> Objective:
 
     Args:
         recipe: `"task"`, `"reconstruction"`, `"delta_reconstruction"`, `"distillation"`, `"elbo"`,
-            `"consistency"` or the dotted path of an `Objective`; or several of them with their
-            weights.
+            `"denoising"`, `"consistency"` or the dotted path of an `Objective`; or several of them
+            with their weights.
         data: A data module, which provides what an objective's constructor asks for by name:
             `target`, `loss` (of the suite), `spec`, `suite`, `encoder`, and the zoo's `mean` and
             `std` (`[numel]`).

@@ -38,7 +38,13 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
 
 
 def lr_factor(
-    step: int, *, total: float, warmup: float, schedule: str = "cosine", final: float = 0.0
+    step: int,
+    *,
+    total: float,
+    warmup: float,
+    schedule: str = "cosine",
+    final: float = 0.0,
+    first: int = 0,
 ) -> float:
     """Learning rate of a step as a fraction of its peak.
 
@@ -48,7 +54,12 @@ def lr_factor(
         warmup: Steps of linear warm-up; below 1, a fraction of `total`.
         schedule: `"cosine"` or `"constant"`.
         final: What the cosine ends at.
+        first: Steps of a first stage; warm-up and decay happen once in each stage.
     """
+    if step < first < total:
+        total = first
+    elif first < total:
+        step, total = step - first, total - first
     if warmup < 1:
         warmup = warmup * total if math.isfinite(total) else 0
     warmup = math.ceil(warmup)

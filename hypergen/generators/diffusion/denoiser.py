@@ -73,6 +73,14 @@ class Denoiser(nn.Module, ABC):
         out: Tensor = self(x, time, memory)
         return out
 
+    def draw(self) -> Tensor | None:
+        """`[S]`, the tokens that a training step denoises; None for all of them.
+
+        A denoiser that returns some takes them as the fourth argument of `forward`, and in `x` the
+        latents of these alone.
+        """
+        return None
+
     def to_dict(self) -> dict[str, Any]:
         """Name and constructor arguments, JSON-serialisable; tensors travel in the state dict."""
         return {"name": type(self).__name__, **self.options}
