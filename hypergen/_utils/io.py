@@ -234,20 +234,36 @@ def _sync(path: Path) -> None:
 
 
 def _replace(path: PathLike, write: Callable[[Path], object]) -> Path:
-    """Writes beside `path`, flushes, and renames; leaves nothing behind upon failure."""
+    with replacing(path) as temporary:
+        write(temporary)
+    return Path(path)
+
+
+@contextmanager
+def replacing(path: PathLike) -> Iterator[Path]:
+    """Lets a block write beside `path`, flushes, and renames; leaves nothing behind upon failure.
+
+    Args:
+        path: File to write or replace; missing folders are made.
+
+    Yields:
+        Path of the temporary file.
+
+    Raises:
+        UsageError: `path` is a folder.
+    """
     target = Path(path)
     if target.is_dir():
         raise UsageError(f"{target} is a folder, not a file; choose another name")
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = _sibling(target)
     try:
-        write(temporary)
+        yield temporary
         _sync(temporary)
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
     _sync(target.parent)
-    return target
 
 
 @contextmanager

@@ -125,6 +125,7 @@ class _Writer:
     def __init__(self) -> None:
         self.digest = hashlib.sha256()
         self.alive: dict[int, Any] = {}
+        self._written: dict[int, int] = {}
 
     def text(self, text: str) -> None:
         self.digest.update(f"{len(text)}:{text};".encode())
@@ -170,6 +171,11 @@ class _Writer:
             self.text(f"{sorted(map(repr, value))}")
         elif type(value).__module__ != "builtins" and hasattr(value, "__dict__"):
             self.identity(type(value))
+            # Every module of a model may hold the one config: written once, then by its number.
+            if id(value) in self._written:
+                self.text(f"={self._written[id(value)]}")
+                return
+            self._written[id(value)] = len(self._written)
             self.value(vars(value), depth + 1)
         else:
             raise _UnknownError

@@ -14,14 +14,17 @@ from hypergen._utils.errors import UsageError, did_you_mean
 from hypergen.conditions.graph.examples import EXAMPLES
 
 
-def resolve_model(name: str, kwargs: dict[str, Any] | None = None) -> nn.Module:
-    """Builds the network that a name stands for, without memory for its parameters.
+def resolve_model(
+    name: str, kwargs: dict[str, Any] | None = None, device: str = "meta"
+) -> nn.Module:
+    """Builds the network that a name stands for; by default without memory for its parameters.
 
     Args:
         name: Name of a built-in example; `package.module:attribute`, a class or function that
             returns a module; a folder with the `config.json` of a transformers model, or its name
             on the hub.
         kwargs: Arguments of the class or function, or changes to the config.
+        device: Where to build it; on any other than `meta` it has its own initial values.
 
     Raises:
         UsageError: There is nothing of that name, or it cannot be built.
@@ -30,14 +33,14 @@ def resolve_model(name: str, kwargs: dict[str, Any] | None = None) -> nn.Module:
     if name in EXAMPLES:
         if kwargs:
             raise UsageError(f"the example {name!r} takes no --kwargs")
-        with torch.device("meta"):
+        with torch.device(device):
             return EXAMPLES[name]()
     if ":" in name and not Path(name).exists():
-        return _own(name, kwargs)
-    return _transformers(name, kwargs)
+        return _own(name, kwargs, device)
+    return _transformers(name, kwargs, device)
 
 
-def _own(name: str, kwargs: dict[str, Any]) -> nn.Module:
+def _own(name: str, kwargs: dict[str, Any], device: str) -> nn.Module:
     module, _, attribute = name.partition(":")
     here = str(Path.cwd())
     if here not in sys.path:  # as `python -m` does: the user's own code lies here
@@ -55,7 +58,7 @@ def _own(name: str, kwargs: dict[str, Any]) -> nn.Module:
         if not callable(found):
             raise UsageError(f"{name} is a {type(found).__name__}, not a class or function")
         try:
-            found = _without_memory(found, kwargs)
+            found = _build(found, kwargs, device)
         except Exception as error:
             raise UsageError(
                 f"{name} cannot be built: {type(error).__name__}: {error}; pass its arguments by "
@@ -66,15 +69,18 @@ def _own(name: str, kwargs: dict[str, Any]) -> nn.Module:
     return found
 
 
-def _without_memory(build: Any, kwargs: dict[str, Any]) -> Any:
+def _build(build: Any, kwargs: dict[str, Any], device: str) -> Any:
     try:
-        with torch.device("meta"):
+        with torch.device(device):
             return build(**kwargs)
-    except (RuntimeError, NotImplementedError):  # it reads numbers while it is built
+    except (RuntimeError, NotImplementedError):
+        if device != "meta":
+            raise
+        # It reads numbers while it is built.
         return build(**kwargs)
 
 
-def _transformers(name: str, kwargs: dict[str, Any]) -> nn.Module:
+def _transformers(name: str, kwargs: dict[str, Any], device: str) -> nn.Module:
     import transformers
 
     folder = Path(name)
@@ -92,7 +98,7 @@ def _transformers(name: str, kwargs: dict[str, Any]) -> nn.Module:
             f"that the hub or its cache gives a config for.{hint}"
         ) from error
     cls = _class(config)
-    with torch.device("meta"):
+    with torch.device(device):
         model: nn.Module = cls(config)
     return model
 

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from hypergen._utils.errors import ConditionError
+from hypergen._utils.errors import ConditionError, WeightsError
 from hypergen.generators.graph.codes import PositionCodes, kernel_offsets
 from hypergen.generators.graph.noise import orthogonal_noise
 from hypergen.generators.graph.plan import Group, Plan
@@ -85,13 +85,22 @@ class MatrixDecoder(nn.Module, ABC):
             hidden = hidden * math.sqrt(0.5)
         return torch.relu(self.outer(torch.relu(hidden)))
 
+    @property
+    @abstractmethod
+    def factor(self) -> int:
+        """How many numbers the right part has at most for each column."""
+
     @abstractmethod
     def raw(self, x: Tensor, group: Group) -> tuple[Tensor | None, Tensor, Tensor]:
         """Left and right parts of matrices of variance about 1, and their mean squares `[P]`."""
 
     @abstractmethod
-    def join(self, made: Made, group: Group, out: Tensor | None) -> Tensor:
-        """The matrices `[P, o, c · K]`, into `out` if it is given."""
+    def join(self, made: Made, group: Group) -> Tensor:
+        """The matrices `[P, o, c · K]`, differentiably."""
+
+    @abstractmethod
+    def write(self, made: Made, group: Group, out: Tensor) -> None:
+        """Writes the matrices into `out`, or adds them to the noise that is there, scaled."""
 
     def prepare(self, x: Tensor, group: Group) -> Made:
         """What a group's matrices are made of.
@@ -114,7 +123,22 @@ class MatrixDecoder(nn.Module, ABC):
             scale = scale * (1 - share).sqrt()
         return Made(left, right * scale.view(-1, *[1] * (right.dim() - 1)), noise)
 
-    def emit(self, made: Made, group: Group, rows: slice, seed: int, out: Tensor | None) -> Tensor:
+    def check(self, made: Made, group: Group) -> None:
+        """Checks that matrices will be finite by what they are made of.
+
+        Raises:
+            WeightsError: One is not; names it.
+        """
+        if made.noise is not None:
+            check_finite(made.noise, group)
+        if made.left is None:
+            check_finite(made.right, group)
+        else:  # no entry is above this
+            check_finite(made.right.abs().amax((1, 2)) * made.left.abs().sum(1).max(), group)
+
+    def emit(
+        self, made: Made, group: Group, rows: slice, seed: int, out: Tensor | None = None
+    ) -> Tensor:
         """Matrices of a part of a group.
 
         Args:
@@ -122,22 +146,37 @@ class MatrixDecoder(nn.Module, ABC):
             group: The group.
             rows: Which of its parameters.
             seed: Seed of the noise.
-            out: `[n, o, c · K]` to write into, where no gradient is wanted.
+            out: Contiguous `[n, o, c · K]` to write into, where no gradient is wanted.
         """
         part = Made(made.left, made.right[rows], None if made.noise is None else made.noise[rows])
-        found = self.join(part, group, out)
         if part.noise is None:
-            return found
-        width = group.columns * group.positions
-        fixed = [
-            orthogonal_noise(group.rows, width, seed, *group.kernel, rule.order)
-            for rule in group.rules[rows]
-        ]
-        if out is not None:
-            for one, matrix, amount in zip(out, fixed, part.noise, strict=True):
-                one.addcmul_(matrix.to(out), amount)
+            if out is None:
+                return self.join(part, group)
+            self.write(part, group, out)
             return out
-        return torch.addcmul(found, torch.stack(fixed).to(found), part.noise[:, None, None])
+        keys = [f"{group.kernel} {rule.order}" for rule in group.rules[rows]]
+        width = group.columns * group.positions
+        if out is None:
+            fixed = orthogonal_noise(group.rows, width, keys, seed).to(part.right)
+            return torch.addcmul(self.join(part, group), fixed, part.noise[:, None, None])
+        orthogonal_noise(group.rows, width, keys, seed, out)
+        self.write(part, group, out)
+        return out
+
+
+def check_finite(values: Tensor, group: Group) -> None:
+    """Checks the numbers `[P, …]` of a group's parameters.
+
+    Raises:
+        WeightsError: Those of a parameter are not finite; names it.
+    """
+    # A sum is read off in one pass, and cannot be finite where an entry is not.
+    if bool(torch.isfinite(values.sum())):
+        return
+    good = torch.isfinite(values).reshape(len(values), -1).all(1)
+    for rule, finite in zip(group.rules, good.tolist(), strict=True):
+        if not finite:
+            raise WeightsError(f"parameter {rule.slot.name!r} comes out as NaN or infinity")
 
 
 class VectorDecoder(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,10 @@ from hypergen._utils.io import load_safetensors, read_json
 from hypergen.conditions.graph import ModuleGraph
 from hypergen.conditions.graph.batch import GraphBatch
 from hypergen.conditions.graph.encoder import GraphEncoder, check_arguments
-from hypergen.generators.graph.decoders import Made, MatrixDecoder, VectorDecoder
+from hypergen.generators.graph.decoders import Made, MatrixDecoder, VectorDecoder, check_finite
 from hypergen.generators.graph.low_rank import LowRankDecoder
 from hypergen.generators.graph.plan import Plan, make_plan
-from hypergen.generators.graph.rules import architecture
+from hypergen.generators.graph.rules import Architecture, Rule, architecture
 from hypergen.generators.graph.tiling import TilingDecoder
 from hypergen.generators.storage import (
     CONFIG_FILE,
@@ -33,6 +33,7 @@ DECODERS: dict[str, type[LowRankDecoder | TilingDecoder]] = {
     "tiling": TilingDecoder,
 }
 FORMAT_VERSION = 1
+FACTORS = 1 << 25  # most numbers that the factors of parameters made together have
 COPIES = 256  # repetitions of a block that are told apart
 
 
@@ -118,6 +119,58 @@ class GraphHypernetwork(nn.Module):
             own.spec.from_flat(flat[None])
             for own, flat in zip(plan.architectures, flats, strict=True)
         ]
+
+    @torch.no_grad()
+    def each(
+        self,
+        graph: ModuleGraph,
+        rules: Architecture,
+        *,
+        seed: int = 0,
+        out: Callable[[Rule], Tensor | None] = lambda rule: None,
+    ) -> Iterator[tuple[Rule, Tensor]]:
+        """Generates the parameters of one architecture one after the other, in bounded memory.
+
+        Beside the tensor that is handed out, only factors much smaller than the largest are held.
+
+        Args:
+            graph: The architecture.
+            rules: What to generate of it, as of `architecture`.
+            seed: Seed of the noise.
+            out: For each parameter where to write it: a contiguous tensor of its shape in this
+                generator's dtype and on its device, or None for a new one.
+
+        Yields:
+            Each rule and its tensor, sizes by sizes.
+
+        Raises:
+            WeightsError: A parameter comes out as NaN or infinity; names it.
+        """
+        batch = self.batch(graph)
+        plan = make_plan(batch, [rules])
+        x = self.nodes(batch, plan)
+        for group, values in zip(
+            plan.vectors, self.vectors(x[plan.matrix_count :], plan), strict=True
+        ):
+            check_finite(values, group)
+            for rule, value in zip(group.rules, values, strict=True):
+                place = out(rule)
+                shaped = value.view(rule.slot.shape)
+                yield rule, shaped if place is None else place.copy_(shaped)
+        for group in plan.matrices:
+            width = group.columns * group.positions
+            step = max(1, FACTORS // (self.matrices.factor * width))
+            for start in range(0, len(group), step):
+                part = group[start : start + step]
+                made = self.matrices.prepare(x[part.span], part)
+                self.matrices.check(made, part)
+                for i, rule in enumerate(part.rules):
+                    place = out(rule)
+                    if place is None:
+                        place = x.new_empty(rule.slot.shape)
+                    view = place.view(1, group.rows, width)
+                    self.matrices.emit(made, part, slice(i, i + 1), seed, view)
+                    yield rule, place
 
     def nodes(self, batch: GraphBatch, plan: Plan) -> Tensor:
         """`[P, D]`, the vector of each parameter of a plan."""

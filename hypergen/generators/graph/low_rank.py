@@ -43,6 +43,11 @@ class LowRankDecoder(MatrixDecoder):
         self.left = PositionCodes(rank, table=table)
         self.right = PositionCodes(rank, table=table)
 
+    @property
+    def factor(self) -> int:
+        """R rows."""
+        return self.rank
+
     def raw(self, x: Tensor, group: Group) -> tuple[Tensor | None, Tensor, Tensor]:
         """U, M Vᵀ and the mean squares of U M Vᵀ."""
         features = self.position_features(x, group.kernel)  # [P, K, H]
@@ -55,10 +60,17 @@ class LowRankDecoder(MatrixDecoder):
         square = ((gram @ product) * product).mean(2).sum(1)
         return left, product, square
 
-    def join(self, made: Made, group: Group, out: Tensor | None) -> Tensor:
+    def join(self, made: Made, group: Group) -> Tensor:
         """`[n, o, c · K]`."""
         assert made.left is not None
-        left = made.left.expand(len(made.right), -1, -1)
-        if out is None:
-            return left @ made.right
-        return torch.bmm(left, made.right, out=out)
+        return made.left @ made.right
+
+    def write(self, made: Made, group: Group, out: Tensor) -> None:
+        """One product for each matrix, which the noise is added to in passing."""
+        assert made.left is not None
+        if made.noise is None:
+            for one, right in zip(out, made.right, strict=True):
+                torch.mm(made.left, right, out=one)
+            return
+        for one, right, amount in zip(out, made.right, made.noise.tolist(), strict=True):
+            one.addmm_(made.left, right, beta=amount)

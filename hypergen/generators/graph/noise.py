@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -13,7 +14,7 @@ from hypergen._utils.seeding import generator as seeded
 BLOCK = 1024
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=32)
 def cosine_basis(size: int) -> Tensor:
     """The orthonormal cosine transform (DCT-II), `[size, size]`, times sqrt(size)."""
     steps = torch.arange(size, dtype=torch.float64, device="cpu")
@@ -22,32 +23,42 @@ def cosine_basis(size: int) -> Tensor:
     return table.to(torch.float32)
 
 
-def orthogonal_noise(rows: int, columns: int, *key: object) -> Tensor:
-    """A matrix `[rows, columns]` of variance 1 that depends on its sizes and the key alone.
+def orthogonal_noise(
+    rows: int, columns: int, keys: Sequence[object], seed: int = 0, out: Tensor | None = None
+) -> Tensor:
+    """Matrices `[n, rows, columns]` of variance 1, one for each key.
 
-    Rows of the cosine transform in random order, with random signs of rows and columns: orthogonal
-    to each other within each block of as many rows as there are columns (at most 1,024), at the
-    cost of a copy. A QR decomposition, which Saxe et al. (arXiv:1312.6120) use, costs the cube of
-    the width.
+    Rows of the cosine transform with random signs, in random order: orthogonal to each other within
+    each block of as many rows as there are columns (at most 1,024), at the cost of a copy. A QR
+    decomposition (Saxe et al., arXiv:1312.6120) costs the cube of the width. A matrix depends on
+    its sizes, its key and the seed alone.
 
     Args:
         rows: Number of rows.
         columns: Number of columns.
-        key: Whatever is to tell one matrix from another: strings and numbers.
+        keys: Whatever is to tell one matrix from another: a string or number each.
+        seed: Another seed, other matrices.
+        out: Where to write.
     """
-    rng = seeded("orthogonal noise", rows, columns, *key)
+    if out is None:
+        out = torch.empty(len(keys), rows, columns)
     width = math.ceil(columns / math.ceil(columns / BLOCK))
     basis = cosine_basis(width)
-    blocks = []
-    for start in range(0, rows, width):
-        count = min(width, rows - start)
-        parts = []
+    own = [seeded("noise", rows, columns, seed, key) for key in keys]
+    shared = seeded("signs of noise", rows, columns, seed)
+    for top in range(0, rows, width):
+        count = min(width, rows - top)
         for left in range(0, columns, width):
             size = min(width, columns - left)
-            # One draw for the order of the rows and all signs: the last bits of whole numbers.
-            order = torch.randperm(width, generator=rng)[:count]
-            signs = torch.randint(0, 2, (count + size,), generator=rng).mul_(2).sub_(1).float()
-            part = basis[order, :size] if size < width else basis[order]
-            parts.append(part.mul_(signs[:count, None]).mul_(signs[count:]))
-        blocks.append(parts[0] if len(parts) == 1 else torch.cat(parts, 1))
-    return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
+            # Each block has signs of its columns, so that no two blocks hold the same rows.
+            signs = torch.randint(0, 2, (size,), generator=shared, device="cpu") * 2.0 - 1
+            signed = (basis[:, :size] * signs).to(out)
+            for one, rng in zip(out, own, strict=True):
+                order = torch.randperm(width, generator=rng, device="cpu")[:count].to(out.device)
+                turned = torch.randint(0, 2, (count, 1), generator=rng, device="cpu") * 2.0 - 1
+                part = one[top : top + count, left : left + size]
+                if part.is_contiguous():
+                    torch.index_select(signed, 0, order, out=part).mul_(turned.to(out))
+                else:
+                    torch.mul(signed[order], turned.to(out), out=part)
+    return out

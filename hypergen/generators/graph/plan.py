@@ -35,6 +35,12 @@ class Group:
     def __len__(self) -> int:
         return len(self.rules)
 
+    def __getitem__(self, rows: slice) -> Group:
+        """Some of its parameters, consecutive ones."""
+        start = rows.start or 0
+        kept = self.rules[start : rows.stop]
+        return Group(self.form, self.rows, self.columns, self.kernel, self.first + start, kept)
+
     @property
     def span(self) -> slice:
         """Where its parameters stand among all of the plan."""

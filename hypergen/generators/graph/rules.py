@@ -41,6 +41,7 @@ class Rule:
 
     Attributes:
         node: Number of its node.
+        role: The operation that first reads it, and the argument that it is there.
         slot: Its slot: name, shape, start.
         form: A `matrix`; a `scale`, around its mean and of one sign with it; or a `shift` around 0.
         rows: Rows o of the matrix, or the length of the vector.
@@ -50,6 +51,7 @@ class Rule:
     """
 
     node: int
+    role: str
     slot: Slot
     form: Form
     rows: int
@@ -115,7 +117,7 @@ def _architecture(graph: ModuleGraph, patterns: tuple[str, ...]) -> Architecture
         slot, form = _slot(graph, number, node)
         if form != "matrix":
             rows, columns, kernel = math.prod(node.shape), 1, ()
-        rules[node.name] = Rule(number, slot, form, rows, columns, kernel, order)
+        rules[node.name] = Rule(number, node.op, slot, form, rows, columns, kernel, order)
     if not rules:
         raise ConditionError(f"{graph.name} has no parameter to generate")
     spec = FullSpec.of(

@@ -35,6 +35,11 @@ class TilingDecoder(MatrixDecoder):
         super().__init__(dim, features, tile * tile, normalize, noise)
         self.tile = tile
 
+    @property
+    def factor(self) -> int:
+        """The rows of a tile."""
+        return self.tile
+
     def raw(self, x: Tensor, group: Group) -> tuple[Tensor | None, Tensor, Tensor]:
         """Tiles `[P, o', c', K]` and their mean squares."""
         rows, columns = min(group.rows, self.tile), min(group.columns, self.tile)
@@ -43,15 +48,33 @@ class TilingDecoder(MatrixDecoder):
         tiles = (features @ weight.T).unflatten(-1, (rows, columns)).permute(0, 2, 3, 1)
         return None, tiles, tiles.square().mean((1, 2, 3))
 
-    def join(self, made: Made, group: Group, out: Tensor | None) -> Tensor:
+    def join(self, made: Made, group: Group) -> Tensor:
         """`[n, o, c · K]`."""
-        tiles = made.right
-        size = (len(tiles), group.rows, group.columns, group.positions)
-        if out is None:
-            tiles = _repeat(tiles, 1, group.rows)
-            return _repeat(tiles, 2, group.columns).flatten(2)
-        _fill(out.view(size), tiles)
-        return out
+        tiles = _repeat(made.right, 1, group.rows)
+        return _repeat(tiles, 2, group.columns).flatten(2)
+
+    def write(self, made: Made, group: Group, out: Tensor) -> None:
+        """Copies of the tiles, each number once."""
+        wide = out.view(len(out), group.rows, group.columns, group.positions)
+        if made.noise is not None:
+            out.mul_(made.noise[:, None, None])
+        tiles = made.right.contiguous()
+        rows, columns = tiles.shape[1:3]
+        whole = group.columns // columns * columns
+        for start in range(0, group.rows, rows):
+            band = wide[:, start : start + rows]
+            own = tiles[:, : band.shape[1]]
+            parts = []
+            if whole:
+                many = band[:, :, :whole].unflatten(2, (-1, columns))
+                parts.append((many, own[:, :, None].expand_as(many)))
+            if whole < group.columns:
+                parts.append((band[:, :, whole:], own[:, :, : group.columns - whole]))
+            for place, values in parts:
+                if made.noise is None:
+                    place.copy_(values)
+                else:
+                    place.add_(values)
 
 
 def _repeat(tiles: Tensor, axis: int, count: int) -> Tensor:
@@ -61,19 +84,3 @@ def _repeat(tiles: Tensor, axis: int, count: int) -> Tensor:
     times = [1] * tiles.dim()
     times[axis] = -(-count // size)
     return tiles.repeat(times).narrow(axis, 0, count)
-
-
-def _fill(out: Tensor, tiles: Tensor) -> None:
-    """Writes copies of tiles `[n, o', c', K]` into `[n, o, c, K]`, each number once."""
-    o, c = out.shape[1:3]
-    rows, columns = tiles.shape[1:3]
-    whole = c // columns * columns
-    tiles = tiles.contiguous()
-    for start in range(0, o, rows):
-        band = out[:, start : start + rows]
-        own = tiles[:, : band.shape[1]]
-        if whole:
-            wide = band[:, :, :whole].unflatten(2, (-1, columns))
-            wide.copy_(own[:, :, None].expand_as(wide))
-        if whole < c:
-            band[:, :, whole:].copy_(own[:, :, : c - whole])
