@@ -15,6 +15,7 @@ from hypergen._utils.errors import ConditionError, RunError, RunNotFoundError, d
 from hypergen._utils.io import load_safetensors, read_json
 from hypergen.conditions import Condition, ConditionEncoder
 from hypergen.generators.gain import GainHead
+from hypergen.generators.provenance import told
 from hypergen.generators.storage import (
     CONFIG_FILE,
     WEIGHTS_FILE,
@@ -209,7 +210,7 @@ class Generator(nn.Module, ABC):
         elif abstain_below is not None:
             raise ConditionError("this generator has learnt no expected gain: it cannot abstain")
         if raw or self.encoder.input_name == "none":
-            weights.provenance = {"generator": type(self).__name__, **raw, **self.provenance}
+            weights.provenance = {"generator": type(self).__name__, **told(raw), **self.provenance}
         return weights
 
     def _abstain(self, weights: Weights, threshold: float) -> Weights:

@@ -179,6 +179,10 @@ class ZooPairsDataModule(LightningDataModule):
         """`[numel]`, standard deviation of the training checkpoints."""
         return self.moments.std().float()
 
+    def training_weights(self) -> Tensor:
+        """`[N, numel]`, the training checkpoints, as they are stored."""
+        return self.splits["train"].flat().to(torch.get_default_dtype())
+
     # -- Lightning -----------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:

@@ -7,12 +7,15 @@ from hypergen.generators.diffusion.denoiser import Denoiser, TimeEmbedding, sinu
 from hypergen.generators.diffusion.denoising import Denoising
 from hypergen.generators.diffusion.dit import DiT
 from hypergen.generators.diffusion.flow_matching import FlowMatching
+from hypergen.generators.diffusion.g_pt import GPt
 from hypergen.generators.diffusion.generator import DiffusionGenerator
 from hypergen.generators.diffusion.minimiser import Minimiser
 from hypergen.generators.diffusion.mlp_denoiser import MLPDenoiser
 from hypergen.generators.diffusion.pca_codec import PCACodec
 from hypergen.generators.diffusion.process import Process
+from hypergen.generators.diffusion.recurrent import RecurrentDenoiser
 from hypergen.generators.diffusion.token_codec import TokenCodec
+from hypergen.generators.diffusion.update_denoiser import UpdateDenoiser
 
 __all__ = [
     "ConvDenoiser",
@@ -22,12 +25,15 @@ __all__ = [
     "Diffusion",
     "DiffusionGenerator",
     "FlowMatching",
+    "GPt",
     "MLPDenoiser",
     "Minimiser",
     "PCACodec",
     "Process",
+    "RecurrentDenoiser",
     "TimeEmbedding",
     "TokenCodec",
+    "UpdateDenoiser",
     "WeightCodec",
     "sinusoid",
 ]
