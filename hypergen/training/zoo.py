@@ -12,18 +12,17 @@ from torch import Tensor
 
 from hypergen._utils.errors import UsageError
 from hypergen._utils.seeding import generator as seeded
-from hypergen.conditions import ConditionEncoder, text_encoder_by_name
+from hypergen.conditions import ConditionEncoder, NoCondition, text_encoder_by_name
 from hypergen.generators.library import Experts
 from hypergen.specs import WeightSpec
 from hypergen.training.bank import Batch, ListLoader, StepLoader, WordingBank
+from hypergen.training.zoo_rows import ZooRows, open_splits
 from hypergen.zoo.reading import (
     Moments,
     compute_moments,
-    filter_metric,
     sampling_weights,
-    split,
 )
-from hypergen.zoo.store import Zoo
+from hypergen.zoo.store import Row, Zoo
 
 FRACTIONS = {"train": 0.8, "val": 0.1, "test": 0.1}
 
@@ -33,16 +32,19 @@ class ZooDataModule(LightningDataModule):
 
     The zoo is mapped, not loaded: a batch copies its own rows and nothing else. Training batch i is
     a function of `seed` and i alone, whatever the number of processes. Descriptions are encoded
-    once.
+    once. With the encoder `none` descriptions are neither needed nor read.
 
     A batch holds `condition` (`[U]` distinct conditions; `raw` descriptions instead when the
     encoder is trained too), `gather` (`[B]`, which of them each network has), `tasks` (`[B]`) and
     `weights` (`[B, numel]`).
 
+    Networks whose hidden units are permuted have other weights and the same function. `canonical`
+    brings all to one order before anything else; `augment` draws another order for every draw.
+
     Args:
         path: The folder of the zoo.
         encoder: `"text"` (the sentence encoder if there is one, else hashed n-grams with a
-            warning), `"hashing"`, or an encoder.
+            warning), `"hashing"`, `"none"` for generators without a condition, or an encoder.
         text_layer: Hidden state of the sentence encoder that is read token by token.
         architecture: Key of the architecture, when the zoo has several.
         step: Which checkpoints of a run: `"last"`, `"all"`, or a number of steps.
@@ -54,6 +56,8 @@ class ZooDataModule(LightningDataModule):
         at_least: Training checkpoints below it are left out.
         temperature: Training checkpoints are drawn by softmax(metric / temperature); all alike
             when not given.
+        canonical: Bring hidden units to the order that fits a typical training network.
+        augment: Permute hidden units at random, for each draw on its own.
         batch_size: Checkpoints of a batch (over all processes).
         epoch: Batches of an epoch, after which validation runs by default.
         seed: Seed of splits and draws.
@@ -65,7 +69,7 @@ class ZooDataModule(LightningDataModule):
     def __init__(
         self,
         path: str,
-        encoder: Literal["text", "hashing"] | ConditionEncoder = "text",
+        encoder: Literal["text", "hashing", "none"] | ConditionEncoder = "text",
         text_layer: int = 4,
         architecture: str | None = None,
         step: Literal["last", "all"] | int = "last",
@@ -75,6 +79,8 @@ class ZooDataModule(LightningDataModule):
         metric: str | None = None,
         at_least: float | None = None,
         temperature: float | None = None,
+        canonical: bool = False,
+        augment: bool = False,
         batch_size: int = 64,
         epoch: int = 250,
         seed: int = 0,
@@ -92,6 +98,7 @@ class ZooDataModule(LightningDataModule):
         self.encoder_name, self.text_layer = encoder, text_layer
         self.split_by, self.fractions, self.heldout = split_by, fractions, heldout
         self.metric, self.at_least, self.temperature = metric, at_least, temperature
+        self.canonical, self.augment = canonical, augment
         self.batch_size, self.epoch, self.seed = batch_size, epoch, seed
         self.needs: frozenset[str] = frozenset({"weights"})
         self._made: dict[str, Any] = {}
@@ -108,22 +115,27 @@ class ZooDataModule(LightningDataModule):
             UsageError: There are too few tasks or runs to split, or none that has a description.
         """
         if "splits" not in self._made:
-            zoo = Zoo(self.path)
-            if self.architecture is not None or len(zoo.architectures) > 1:
-                zoo = zoo.select(architecture=self.architecture)
-                _ = zoo.spec  # says which architectures there are when none is chosen
-            if self.step != "all":
-                zoo = zoo.select(step=self.step)
-            described = [i for i, row in enumerate(zoo.rows) if self._descriptions(zoo, row.task)]
-            if not described:
-                raise UsageError(f"{self.path} has no checkpoint whose task has a description")
-            parts = split(zoo[described], self.split_by, self.fractions, self.seed, self.heldout)
-            if self.at_least is not None:
-                assert self.metric is not None
-                parts["train"] = filter_metric(parts["train"], self.metric, at_least=self.at_least)
-            self._made["splits"] = parts
+            self._made["splits"] = open_splits(
+                self.path,
+                architecture=self.architecture,
+                step=self.step,
+                usable=None if self._unconditional else self._described,
+                by=self.split_by,
+                fractions=self.fractions,
+                heldout=self.heldout,
+                metric=self.metric,
+                at_least=self.at_least,
+                seed=self.seed,
+            )
         found: dict[str, Zoo] = self._made["splits"]
         return found
+
+    @property
+    def _unconditional(self) -> bool:
+        return self.encoder_name == "none" or isinstance(self.encoder_name, NoCondition)
+
+    def _described(self, zoo: Zoo, row: Row) -> bool:
+        return bool(self._descriptions(zoo, row.task))
 
     @staticmethod
     def _descriptions(zoo: Zoo, task: str) -> tuple[str, ...]:
@@ -138,7 +150,8 @@ class ZooDataModule(LightningDataModule):
     def encoder(self) -> ConditionEncoder:
         """What encodes the descriptions."""
         if "encoder" not in self._made:
-            made = text_encoder_by_name(self.encoder_name, self.text_layer)
+            name = self.encoder_name
+            made = NoCondition() if name == "none" else text_encoder_by_name(name, self.text_layer)
             self._made["encoder"] = made
         encoder: ConditionEncoder = self._made["encoder"]
         return encoder
@@ -147,7 +160,10 @@ class ZooDataModule(LightningDataModule):
     def moments(self) -> Moments:
         """Mean and spread of the training checkpoints, in one pass over the files."""
         if "moments" not in self._made:
-            self._made["moments"] = compute_moments(self.splits["train"])
+            if self.canonical or self.augment:
+                self._made["moments"] = Moments.of(self.spec, self.rows.training())
+            else:
+                self._made["moments"] = compute_moments(self.splits["train"])
         moments: Moments = self._made["moments"]
         return moments
 
@@ -161,10 +177,34 @@ class ZooDataModule(LightningDataModule):
         """`[numel]`, standard deviation of the training checkpoints."""
         return self.moments.std().float()
 
+    @property
+    def rows(self) -> ZooRows:
+        """The numbers of each split."""
+        if "rows" not in self._made:
+            self._made["rows"] = ZooRows(self.splits, self.canonical, self.augment)
+        rows: ZooRows = self._made["rows"]
+        return rows
+
+    def training_weights(self) -> Tensor:
+        """`[N, numel]`, all training checkpoints, for generators that sample.
+
+        Warns, once, if they are few, or some are equal.
+        """
+        return self.rows.training().to(torch.get_default_dtype())
+
     def experts(self) -> Experts:
-        """The training checkpoints, all in memory, with the descriptions of their tasks."""
+        """The training checkpoints, all in memory, with the descriptions of their tasks.
+
+        Raises:
+            UsageError: The encoder is `none`.
+        """
         bank, place = self._bank("train")
-        return bank.experts(self.splits["train"].weights(), place)
+        if bank is None:
+            raise UsageError("experts are told apart by descriptions, which encoder='none' ignores")
+        weights = self.splits["train"].weights()
+        if self.canonical:
+            weights = self.spec.from_flat(self.rows.flat("train"))
+        return bank.experts(weights, place)
 
     # -- Lightning -----------------------------------------------------------------------------
 
@@ -204,9 +244,13 @@ class ZooDataModule(LightningDataModule):
                 rows = torch.randperm(len(zoo), generator=generator)[: self.batch_size]
             else:
                 rows = torch.randint(len(zoo), (self.batch_size,), generator=generator)
-            wording = bank.pick(place[rows], generator)
+            wording = None if bank is None else bank.pick(place[rows], generator)
+            seeds = (
+                torch.randint(1 << 62, rows.shape, generator=generator) if self.augment else None
+            )
             share = slice(rank * self.batch_size // world, (rank + 1) * self.batch_size // world)
-            return self._batch(zoo, bank, rows[share], wording[share], place)
+            own, seeds = (None if x is None else x[share] for x in (wording, seeds))
+            return self._batch("train", bank, rows[share], own, place, seeds)
 
         return StepLoader(draw, self.epoch)
 
@@ -223,38 +267,55 @@ class ZooDataModule(LightningDataModule):
 
     # -- pieces --------------------------------------------------------------------------------
 
-    def _bank(self, name: str) -> tuple[WordingBank, Tensor]:
-        """The encoded descriptions of a split's tasks, and each row's place among these tasks."""
+    def _bank(self, name: str) -> tuple[WordingBank | None, Tensor]:
+        """The encoded descriptions of a split's tasks, and each row's place among these tasks.
+
+        There are no descriptions if the encoder is `none`.
+        """
         zoo = self.splits[name]
         tasks = sorted({row.task for row in zoo.rows})
         number = {task: i for i, task in enumerate(tasks)}
+        place = torch.tensor([number[row.task] for row in zoo.rows])
+        if self._unconditional:
+            return None, place
         descriptions = [list(zoo.tasks[task].descriptions) for task in tasks]
         bank = WordingBank(self.encoder, descriptions, range(len(tasks))).to(self._device)
-        return bank, torch.tensor([number[row.task] for row in zoo.rows])
+        return bank, place
 
     def _batch(
-        self, zoo: Zoo, bank: WordingBank, rows: Tensor, wording: Tensor, place: Tensor
+        self,
+        name: str,
+        bank: WordingBank | None,
+        rows: Tensor,
+        wording: Tensor | None,
+        place: Tensor,
+        seeds: Tensor | None = None,
     ) -> Batch:
-        distinct, gather = wording.unique(return_inverse=True)
-        weights = zoo.flat(rows).to(self._device, torch.get_default_dtype())
+        if bank is None or wording is None:
+            known = {"condition": self.encoder(1).to(self._device)}
+            gather = torch.zeros(len(rows), dtype=torch.long)
+        else:
+            distinct, gather = wording.unique(return_inverse=True)
+            known = bank.batch(distinct)
+        flat = self.rows.flat(name, rows)
+        flat = flat if seeds is None else self.rows.permuted(flat, seeds)
         return {
-            **bank.batch(distinct),
+            **known,
             "gather": gather.to(self._device),
             "tasks": place[rows].to(self._device),
-            "weights": weights,
+            "weights": flat.to(self._device, torch.get_default_dtype()),
         }
 
     def _eval_loader(self, name: str) -> ListLoader:
-        zoo = self.splits[name]
         bank, place = self._bank(name)
         rank, world = (
             (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         )
-        rows = torch.arange(len(zoo))
+        rows = torch.arange(len(place))
         rows = rows[rank::world] if len(rows) >= world else rows
 
         def draw(part: Tensor) -> Batch:
-            batch = self._batch(zoo, bank, part, bank.first(place[part]), place)
-            return {**batch, "split": name}
+            first = None if bank is None else bank.first(place[part])
+            return {**self._batch(name, bank, part, first, place), "split": name}
 
         return ListLoader([partial(draw, part) for part in rows.split(self.batch_size)])

@@ -14,15 +14,18 @@ def training_rows(data: Any) -> Callable[[], Tensor] | None:
     They are read when it is called, not before.
 
     Args:
-        data: Has `training_weights()`, or a `zoo` (weights and their tasks, all for training).
+        data: Has `training_weights()`, or `splits` with a view `train` of a zoo, or a `zoo`
+            (weights and their tasks, all for training).
 
     Returns:
-        None if it has neither.
+        None if it has none of these.
     """
     if hasattr(data, "training_weights"):
         found: Callable[[], Tensor] = data.training_weights
         return found
-    # Not asked of the instance: that would build the zoo.
+    # Not asked of the instance: that would open or build the zoo.
+    if hasattr(type(data), "splits"):
+        return lambda: data.splits["train"].flat()
     if hasattr(type(data), "zoo"):
         return lambda: data.zoo[0].flat().detach()
     return None
