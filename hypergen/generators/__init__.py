@@ -2,10 +2,10 @@
 
 from hypergen.generators.base import Generator, find_run, load, load_generator
 from hypergen.generators.context_prefix import ContextPrefix
-from hypergen.generators.diffusion import DiffusionGenerator
+from hypergen.generators.diffusion import DiffusionGenerator, KDEGenerator
 from hypergen.generators.fast_weights import DocumentState, GenerativeAdapter
 from hypergen.generators.gain import GainHead
-from hypergen.generators.graph import GraphHypernetwork
+from hypergen.generators.graph import GraphHypernetwork, init_
 from hypergen.generators.hyper import (
     MLPGenerator,
     PerceiverGenerator,
@@ -47,6 +47,7 @@ __all__ = [
     "GenerativeAdapter",
     "Generator",
     "GraphHypernetwork",
+    "KDEGenerator",
     "LatentSkills",
     "MLPGenerator",
     "Mixture",
@@ -65,6 +66,7 @@ __all__ = [
     "WeightedExperts",
     "ZhyperGenerator",
     "find_run",
+    "init_",
     "load",
     "load_generator",
 ]
