@@ -142,8 +142,7 @@ class ZooNetworks:
         )
         found: dict[str, list[Tensor]] = {}
         with flush_denormals():
-            tile = Tile(work, members)
-            tile.weights.load(flat.detach().float())
+            tile = Tile(work, members, flat.detach().float())
             done = 0
             for stop in steps:
                 for _ in range(stop - done):

@@ -65,6 +65,14 @@ def test_training_goes_on_from_given_weights(zoo):
     assert torch.equal(again["loss"][0], curve["loss"][2])
 
 
+def test_a_step_of_adam_moves_every_number_by_its_rate(zoo):
+    networks = ZooNetworks(zoo)
+    end = zoo.select(step=20)
+    _, flat = networks.train(end.flat(), end.column("task"), [1], lr=[1e-3, 1e-4] * 3)
+    moved = (flat - end.flat()).abs().amax(1)
+    torch.testing.assert_close(moved, torch.tensor([1e-3, 1e-4] * 3), rtol=1e-2, atol=0)
+
+
 def test_bad_input_is_told(zoo, tmp_path):
     networks = ZooNetworks(zoo)
     with pytest.raises(UsageError, match="no task '9'"):

@@ -97,13 +97,17 @@ class Tile:
     Args:
         work: What all tiles share.
         members: The members.
+        start: `[M, numel]`, where they start; by the members' seeds when not given.
     """
 
-    def __init__(self, work: Workload, members: Sequence[Member]) -> None:
+    def __init__(
+        self, work: Workload, members: Sequence[Member], start: Tensor | None = None
+    ) -> None:
         self.work = work
         self.tasks = torch.tensor([member.task for member in members])
         self.weights = StackedWeights(work.spec, work.buffers, len(members), work.device)
-        self.weights.load(starting_weights(work.network, members))
+        # Before the optimiser is made, which reads them.
+        self.weights.load(starting_weights(work.network, members) if start is None else start)
         gradient = torch.zeros(self.weights.trained, device=work.device)
         self._optimizer = work.optimizer(self.weights, gradient, members)
         self._gradients: MLPGradients | VmappedGradients
