@@ -121,8 +121,8 @@ class TrainingModule(LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW with decay for matrices alone, and the schedule by step."""
         groups = parameter_groups(self, self.weight_decay)
-        # A fused optimiser unscales gradients itself, after which they cannot be clipped.
-        fused = self.trainer.precision != "16-mixed"
+        # Where precisions are mixed, Lightning clips no gradients of a fused optimiser.
+        fused = "mixed" not in str(self.trainer.precision)
         optimizer = torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, fused=fused)
         factor = partial(
             lr_factor,

@@ -188,13 +188,14 @@ class GraphHypernetworkModule(TrainingModule):
         Raises:
             WeightsError: That happened many times in a row.
         """
-        gradients = [
-            p.grad for g in optimizer.param_groups for p in g["params"] if p.grad is not None
-        ]
-        norm = torch.nn.utils.get_total_norm(gradients)
+        own = [p for group in optimizer.param_groups for p in group["params"]]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in own if p.grad is not None])
         if bool(torch.isfinite(norm)):
             self._bad = 0
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+                torch.nn.utils.clip_grads_with_norm_(own, gradient_clip_val, norm)
+            elif gradient_clip_val:
+                self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
             return
         self._bad += 1
         if self._bad >= _GIVE_UP:
