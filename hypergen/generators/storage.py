@@ -95,3 +95,13 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], origin: str) -> 
                 f"{list(expected[key].shape)}"
             )
     module.load_state_dict(dict(state), strict=True)
+
+
+def takes_nothing(run: str | Path) -> bool:
+    """Whether a run folder holds a generator without a condition; False for what is no folder."""
+    paths = (Path(run) / "generator" / CONFIG_FILE, Path(run) / CONFIG_FILE)
+    found = next((path for path in paths if path.is_file()), None)
+    if found is None:
+        return False
+    encoder = read_json(found).get("encoder")
+    return isinstance(encoder, dict) and encoder.get("class") == NoCondition.__name__

@@ -35,7 +35,8 @@ def generate_command(args: argparse.Namespace) -> dict[str, Any]:
     Args:
         args: `run`; `text` (a sentence, several, or `-` for the lines of standard input), `demos`
             (a JSON Lines file, or several) or both, or `document` (text files, one network each,
-            `-` for standard input); `n`, `seed`, `out`; `json`.
+            `-` for standard input), or none of them, for a generator without a condition; `n`,
+            `seed`, `out`; `json`.
             Optional: `as_one` (read all documents into one network), `mix` (coefficients of the
             networks' updates, which become one; empty for their mean), `merge` (write the base
             with the update in its weights), `base` (where that base is) and `load_base` (a
@@ -121,7 +122,7 @@ def _coefficients(args: argparse.Namespace, inputs: dict[str, Any]) -> list[floa
     given = getattr(args, "mix", None)
     if given is None:
         return None
-    count = 1 if getattr(args, "as_one", False) else len(next(iter(inputs.values())))
+    count = 1 if getattr(args, "as_one", False) or not inputs else len(next(iter(inputs.values())))
     if count < 2:
         raise UsageError(
             "--mix needs two descriptions or more: repeat --text (or --demos), or give --document "
@@ -155,6 +156,10 @@ def _networks(
         mixed = [exact_mix(weights[list(range(d, len(weights), draws))], mix) for d in range(draws)]
         return mixed, [title] * draws
     networks = list(weights)
+    if not inputs:  # a generator without a condition
+        for i, one in enumerate(networks):
+            one.provenance = {**weights.provenance, "seed": args.seed + i}
+        return networks, [f"seed {args.seed + i}" for i in range(len(networks))]
     for i, one in enumerate(networks):
         own = {kind: values[i // draws] for kind, values in said.items()}
         one.provenance = {**weights.provenance, **own}

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from hypergen._utils.errors import UsageError
+from hypergen.generators.storage import takes_nothing
 from hypergen.serving.documents import documents
 
 
 def read_inputs(args: argparse.Namespace) -> dict[str, Any]:
     """The raw inputs that the options name, as keyword arguments of `Generator.generate`.
 
-    Of documents, which may be large, it is `TextDocument`s, for `generate_from_documents`.
+    Of documents, which may be large, it is `TextDocument`s, for `generate_from_documents`. Of a
+    generator without a condition it is nothing.
 
     Sentences and demonstrations may be given together, for a generator that reads both: one of each
     for every network, or one sentence for several files, or one file for several sentences.
@@ -25,6 +27,8 @@ def read_inputs(args: argparse.Namespace) -> dict[str, Any]:
             missing or malformed.
     """
     given = [k for k in ("text", "demos", "document") if getattr(args, k, None) is not None]
+    if not given and takes_nothing(args.run):
+        return {}
     if not given or ("document" in given and len(given) > 1):
         further = "; only --text and --demos go together" if given else ""
         raise UsageError(f"give one of --text, --demos and --document{further}")

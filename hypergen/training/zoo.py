@@ -22,6 +22,7 @@ from hypergen.zoo.reading import (
     compute_moments,
     sampling_weights,
 )
+from hypergen.zoo.reading.record import ZooRecord
 from hypergen.zoo.store import Row, Zoo
 
 FRACTIONS = {"train": 0.8, "val": 0.1, "test": 0.1}
@@ -263,7 +264,10 @@ class ZooDataModule(LightningDataModule):
         return self._eval_loader("test")
 
     def save(self, run: Path) -> None:
-        """A zoo has no suite to write into a run folder."""
+        """Writes which checkpoints are in which split, and how they are read."""
+        kind = "none" if self._unconditional else "text"
+        settings = {"canonical": self.canonical, "augment": self.augment, "metric": self.metric}
+        ZooRecord(kind, self.splits, settings).save(run)
 
     # -- pieces --------------------------------------------------------------------------------
 

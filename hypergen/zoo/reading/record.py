@@ -19,7 +19,8 @@ class ZooRecord:
     """The zoo of a run and its splits.
 
     Attributes:
-        kind: What the conditions are: `"pairs"` (another checkpoint of the run), `"tasks"`.
+        kind: What the conditions are: `"pairs"` (another checkpoint of the run), `"tasks"`,
+            `"text"` or `"none"`.
         splits: Name → view of the zoo.
         settings: What else the data module knows that an evaluation needs.
     """
