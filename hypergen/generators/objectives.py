@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hypergen._utils.errors import SpecError
 from hypergen.specs import LoRASpec, Weights, WeightSpec, gram
+from hypergen.specs.merging import pairs_by_group
 
 
 class Objective(nn.Module, ABC):
@@ -72,17 +73,22 @@ class DeltaReconstruction(Objective):
         if not isinstance(spec, LoRASpec):
             raise SpecError(f"DeltaReconstruction needs a LoRASpec, not {type(spec).__name__}")
         self.spec, self.epsilon = spec, epsilon
+        # Modules of one shape are compared together: one call a shape, not one a module.
+        self._pairs = [
+            (of, [list(column) for column in zip(*rows, strict=True)][:2])
+            for of, rows in pairs_by_group(spec).items()
+        ]
 
     def forward(self, weights: Weights, batch: Mapping[str, Any]) -> Tensor:
         """Mean over modules of Σ_b ‖ΔW_b - ΔW*_b‖² / Σ_b ‖ΔW*_b‖²."""
         stored = self.spec.from_flat(batch["weights"])
         losses = []
-        for module in self.spec.modules:
-            a, b = self.spec.pair(weights, module)
-            a0, b0 = self.spec.pair(stored, module)
+        for (of_a, of_b), (at_a, at_b) in self._pairs:
+            a, b = weights.groups[of_a][:, at_a], weights.groups[of_b][:, at_b]
+            a0, b0 = stored.groups[of_a][:, at_a], stored.groups[of_b][:, at_b]
             own, cross, norm = gram(a, b, a, b), gram(a, b, a0, b0), gram(a0, b0, a0, b0)
-            losses.append((own - 2 * cross + norm).mean() / (norm.mean() + self.epsilon))
-        return torch.stack(losses).mean()
+            losses.append((own - 2 * cross + norm).mean(0) / (norm.mean(0) + self.epsilon))
+        return torch.cat(losses).mean()
 
 
 class TaskLoss(Objective):

@@ -11,6 +11,7 @@ from hypergen.generators.diffusion.dit import DiT
 from hypergen.generators.diffusion.flow_matching import FlowMatching
 from hypergen.generators.diffusion.g_pt import GPt
 from hypergen.generators.diffusion.generator import DiffusionGenerator
+from hypergen.generators.diffusion.lora_codec import LoRACodec
 from hypergen.generators.diffusion.minimiser import Minimiser
 from hypergen.generators.diffusion.mlp_denoiser import MLPDenoiser
 from hypergen.generators.diffusion.pca_codec import PCACodec
@@ -31,6 +32,7 @@ __all__ = [
     "FlowMatching",
     "GPt",
     "KDEGenerator",
+    "LoRACodec",
     "MLPDenoiser",
     "Minimiser",
     "PCACodec",
