@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from hypergen._utils.errors import RunError, RunNotFoundError, WeightsError
-from hypergen._utils.io import read_json
+from hypergen._utils.io import atomic_folder, read_json, save_safetensors, write_json, write_text
 from hypergen.conditions import NoCondition
-from hypergen._utils.io import atomic_folder, save_safetensors, write_json, write_text
 
 CONFIG_FILE, WEIGHTS_FILE = "generator.json", "generator.safetensors"
 
