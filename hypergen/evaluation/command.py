@@ -16,10 +16,12 @@ from hypergen.evaluation.methods import Split
 from hypergen.evaluation.refinement import evaluate_refinement
 from hypergen.evaluation.report import write_report
 from hypergen.evaluation.stories_command import stories_command
+from hypergen.evaluation.zoo_command import zoo_command
 from hypergen.generators import Generator, find_run, load_generator
 from hypergen.targets import Target, make_target
 from hypergen.zoo import TaskSuite
 from hypergen.zoo.architectures.files import FILE as ARCHITECTURES
+from hypergen.zoo.reading.record import has_record
 
 
 def evaluate_command(args: argparse.Namespace) -> dict[str, Any]:
@@ -47,6 +49,8 @@ def evaluate_command(args: argparse.Namespace) -> dict[str, Any]:
     run = find_run(args.run)
     if (run / ARCHITECTURES).is_file():
         return architectures_command(args, run)
+    if has_record(run):
+        return zoo_command(args, run)
     generator = load_generator(run)
     assets = RunAssets.load(run)
     suite, limit = assets.suite, getattr(args, "descriptions", 3)

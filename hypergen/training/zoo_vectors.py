@@ -75,8 +75,13 @@ class ZooVectorsDataModule(ZooDataModule):
 
     def save(self, run: Path) -> None:
         """Writes which tasks are in which split, and their vectors, for `hypergen evaluate`."""
-        vectors = {task: list(vector) for task, vector in self.vectors.items()}
-        ZooRecord("tasks", self.splits, {"input": "vector", "conditions": vectors}).save(run)
+        settings = {
+            "canonical": self.canonical,
+            "augment": self.augment,
+            "metric": self.metric,
+            "conditions": {task: list(vector) for task, vector in self.vectors.items()},
+        }
+        ZooRecord("vector", self.splits, settings).save(run)
 
     def _descriptions(  # type: ignore[override]
         self, zoo: Zoo, task: str
