@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hypergen.conditions import TaskEncoder as TaskEncoder
     from hypergen.conditions import TextEncoder as TextEncoder
     from hypergen.generators import Generator as Generator
+    from hypergen.generators import GraphHypernetwork as GraphHypernetwork
     from hypergen.generators import MLPGenerator as MLPGenerator
     from hypergen.generators import RoutedExperts as RoutedExperts
     from hypergen.generators import SGLoRA as SGLoRA
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from hypergen.generators import TextToLoRA as TextToLoRA
     from hypergen.generators import TransformerGenerator as TransformerGenerator
     from hypergen.generators import ZhyperGenerator as ZhyperGenerator
+    from hypergen.generators import init_ as init_
     from hypergen.generators import load as load
     from hypergen.serving.combine import combine as combine
     from hypergen.specs import AdapterSpec as AdapterSpec
@@ -61,6 +63,7 @@ _PUBLIC = {
     "HashingEncoder": "hypergen.conditions",
     "TaskEncoder": "hypergen.conditions",
     "Generator": "hypergen.generators",
+    "GraphHypernetwork": "hypergen.generators",
     "MLPGenerator": "hypergen.generators",
     "TransformerGenerator": "hypergen.generators",
     "TextToLoRA": "hypergen.generators",
@@ -69,6 +72,7 @@ _PUBLIC = {
     "RoutedExperts": "hypergen.generators",
     "SGLoRA": "hypergen.generators",
     "load": "hypergen.generators",
+    "init_": "hypergen.generators",
     "Target": "hypergen.targets",
     "LoRATarget": "hypergen.targets",
     "FunctionalTarget": "hypergen.targets",

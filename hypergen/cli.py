@@ -32,6 +32,7 @@ _COMMANDS = {
     "evaluate": ("hypergen.evaluation.command", "evaluate_command", "compare with all baselines"),
     "pack": ("hypergen.evaluation.pack", "pack_command", "make a run small, to give to others"),
     "graph": ("hypergen.conditions.graph.command", "graph_command", "show a network's graph"),
+    "init": ("hypergen.generators.graph.command", "init_command", "weights for any architecture"),
     "methods": ("hypergen.methods", "methods_command", "list every system, its papers and status"),
     "bench": ("hypergen.bench", "bench_command", "measure speed and memory"),
     "zoo build": ("hypergen.zoo.build.command", "build_command", "train a collection of networks"),
@@ -392,12 +393,23 @@ def _evaluate(parser: _Parser) -> None:
         "95%% of the oracle's score is reached",
     )
     _evaluate_architectures(parser)
+    _evaluate_zoo(parser)
     oracle = parser.add_mutually_exclusive_group()
     oracle.add_argument(
         "--oracle-steps", metavar="N", type=_seed, help="steps to train each task's own weights in"
     )
     oracle.add_argument("--no-oracle", action="store_true", help="train no weights on the tasks")
     _json(parser)
+
+
+def _evaluate_zoo(parser: _Parser) -> None:
+    """Options for a run that was trained on a zoo of networks."""
+    add = parser.add_argument
+    add("--zoo", metavar="DIR", help="where the zoo is now that the run was trained on")
+    add("--n", metavar="N", type=_count, default=3, help="networks to sample for each unseen task")
+    add("--prompts", metavar="N", type=_count, default=20, help="metric values to prompt for")
+    add("--recursive", metavar="K", type=_count, default=3, help="prompts after one another")
+    add("--runs", metavar="N", type=_count, default=100, help="most held-out runs to prompt")
 
 
 def _evaluate_architectures(parser: _Parser) -> None:

@@ -1,7 +1,8 @@
-"""Memory that ran out, told as an error that says what to lower."""
+"""Memory that ran out, told as an error that says what to lower; and how much was held."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -39,3 +40,13 @@ def memory_advice(what: str, advice: str) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise RunError(f"{what} ran out of memory: {advice}") from error
+
+
+def peak_memory() -> int:
+    """Most memory that this process has held at a time, in bytes; 0 where it is not known."""
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024

@@ -69,7 +69,7 @@ class TensorStream:
         entry = self._entries.get(name)
         if entry is None or tuple(tensor.shape) != entry.shape:
             raise WeightsError(
-                f"tensor {name!r} of shape {tuple(tensor.shape)} is not what the file was opened for"
+                f"the file was not opened for a tensor {name!r} of shape {tuple(tensor.shape)}"
             )
         import torch
 

@@ -75,7 +75,7 @@ def graph_command(args: argparse.Namespace) -> dict[str, Any]:
         UsageError: There is no such model, or an option is wrong.
         ConditionError: It cannot be traced, or a parameter cannot be given weights.
     """
-    model = resolve_model(args.model, _arguments(args.kwargs))
+    model = resolve_model(args.model, json_arguments(args.kwargs))
     graph = trace(model, parse_inputs(args.input, model), method=args.method)
     report = coverage(model, graph=graph, keep=args.keep, strict=False)
     if args.json is None:
@@ -89,7 +89,12 @@ def graph_command(args: argparse.Namespace) -> dict[str, Any]:
     return {"graph": graph.summary(), "coverage": report.to_dict()}
 
 
-def _arguments(text: str | None) -> dict[str, Any]:
+def json_arguments(text: str | None) -> dict[str, Any]:
+    """What `--kwargs` holds.
+
+    Raises:
+        UsageError: It is no JSON object.
+    """
     if text is None:
         return {}
     try:

@@ -14,11 +14,15 @@ class PositionCodes(nn.Module):
     """A code for each of n positions, whatever n is.
 
     Cosines of the position with fixed frequencies, projected: no position repeats another, so that
-    rows of wide layers are not copies of each other. The first positions get a learnt vector in
-    addition.
+    rows of wide layers are not copies of each other. With `chirp` the frequency rises along the
+    positions: codes of two sets are then as far from orthogonal as random vectors are, so that what
+    one layer writes reaches the next with the variance that it would have in a random network. The
+    first positions get a learnt vector in addition.
 
     Args:
         dim: Width R of a code; its entries have mean square 1 at the start.
+        name: Tells the frequencies of one set from those of another.
+        chirp: See above.
         axes: How many numbers a position is.
         table: How many positions have a vector of their own (of one axis alone).
         fastest: Highest frequency, in radians a step.
@@ -26,23 +30,27 @@ class PositionCodes(nn.Module):
 
     frequencies: Tensor
     phases: Tensor
+    rises: Tensor
 
     def __init__(
         self,
         dim: int,
+        name: str,
         *,
+        chirp: bool = True,
         axes: int = 1,
         table: int = 0,
         fastest: float = math.pi,
-        features: int = 0,
     ) -> None:
         super().__init__()
-        features = features or 2 * dim
-        rng = seeded("position codes", axes, features)
+        features = 2 * dim
+        rng = seeded("position codes", name, axes, features)
         frequencies = torch.rand(axes, features, generator=rng, dtype=torch.float64) * fastest
         phases = torch.rand(features, generator=rng, dtype=torch.float64) * 2 * math.pi
+        rises = torch.rand(axes, features, generator=rng, dtype=torch.float64) * fastest * chirp
         self.register_buffer("frequencies", frequencies, persistent=False)
         self.register_buffer("phases", phases, persistent=False)
+        self.register_buffer("rises", rises, persistent=False)
         self.project = nn.Linear(features, dim, bias=False)
         nn.init.orthogonal_(self.project.weight)
         self.project.weight.data.mul_(math.sqrt(max(features, dim) / features))
@@ -50,8 +58,9 @@ class PositionCodes(nn.Module):
 
     def forward(self, positions: Tensor) -> Tensor:
         """`[n, axes]` (whole or not) → `[n, R]`."""
-        # In float64: the angle of position 100,000 is exact to a few digits only otherwise.
-        angles = positions.to(torch.float64) @ self.frequencies + self.phases
+        # In float64: the angle of position 100,000 would be a matter of chance otherwise.
+        steps = positions.to(self.phases)
+        angles = steps @ self.frequencies + steps.square() @ self.rises + self.phases
         features = angles.cos().mul(math.sqrt(2)).to(self.project.weight.dtype)
         out: Tensor = self.project(features)
         return out

@@ -36,7 +36,7 @@ class Made:
 class MatrixDecoder(nn.Module, ABC):
     """Vectors of nodes → matrices and kernels.
 
-    A vector `[D]` and the code of a position of the kernel make features `[H]` (two layers with
+    A vector `[D]`, times the code of a position of the kernel, makes features `[H]` (two layers with
     rectifiers), and those the numbers that a subclass builds its matrix of.
 
     Args:
@@ -46,43 +46,50 @@ class MatrixDecoder(nn.Module, ABC):
         normalize: `fan_in` multiplies by the standard deviation at the start, sqrt(β / fan_in),
             what is of variance about 1 (GHN-2); `standard` brings each tensor to exactly that
             standard deviation, times a learnt gain of each tensor.
-        noise: Share of fixed noise in a tensor's variance at the start, in [0, 1): a learnt share
-            of each tensor. 0 for none.
+        noise: Amount ν of fixed orthogonal noise; 0 for none. A matrix of m = min(rows, columns)
+            starts with ν · m parts of noise in its variance, to `freedom` parts of the other. With
+            1, no singular value of either stands out: what is of low rank (or repeats) cannot
+            drive the activations of wide networks up. From there each tensor learns its share.
+        freedom: The rank of what a subclass builds.
 
     Raises:
         ConditionError: An option has a value that it cannot have.
     """
 
     def __init__(
-        self, dim: int, features: int, outputs: int, normalize: Normalize, noise: float
+        self,
+        dim: int,
+        features: int,
+        outputs: int,
+        normalize: Normalize,
+        noise: float,
+        freedom: int,
     ) -> None:
         super().__init__()
         if normalize not in get_args(Normalize):
             raise ConditionError(
                 f"normalize={normalize!r}: choose from {', '.join(get_args(Normalize))}"
             )
-        if not 0 <= noise < 1:
-            raise ConditionError(f"noise={noise} is a share of the variance: at least 0, below 1")
-        self.normalize, self.noise, self.outputs = normalize, noise, outputs
+        if noise < 0:
+            raise ConditionError(f"noise={noise} is an amount: 0 or more")
+        self.normalize, self.noise, self.freedom = normalize, noise, freedom
         self.inner = nn.Linear(dim, features)
-        self.kernel = PositionCodes(features, axes=3, fastest=1.0)
+        self.kernel = PositionCodes(features, "kernel", chirp=False, axes=3, fastest=2.0)
         self.outer = nn.Linear(features, features)
         self.weight = nn.Parameter(torch.randn(outputs, features) / math.sqrt(features))
-        self.amounts = nn.Linear(dim, 2)  # logarithm of the gain, logit of the share of noise
+        self.amounts = nn.Linear(dim, 2)  # logarithm of the gain, change of the noise's log odds
         for layer in (self.inner, self.outer):
             nn.init.kaiming_normal_(layer.weight)
             nn.init.zeros_(layer.bias)
         nn.init.zeros_(self.amounts.weight)
-        start = math.log(noise / (1 - noise)) if noise else 0.0
-        self.amounts.bias.data.copy_(torch.tensor([0.0, start]))
+        nn.init.zeros_(self.amounts.bias)
 
     def position_features(self, x: Tensor, kernel: tuple[int, ...]) -> Tensor:
         """`[P, D]` → features `[P, K, H]` of each position of a kernel."""
         hidden = self.inner(x)[:, None]
         if kernel:
             offsets = kernel_offsets(kernel, x.device)
-            hidden = hidden + self.kernel(offsets)
-            hidden = hidden * math.sqrt(0.5)
+            hidden = hidden * self.kernel(offsets)
         return torch.relu(self.outer(torch.relu(hidden)))
 
     @property
@@ -118,7 +125,8 @@ class MatrixDecoder(nn.Module, ABC):
             std = std * amounts[:, 0].exp()
             scale = std * (square + 1e-12).rsqrt()
         if self.noise:
-            share = amounts[:, 1].sigmoid()
+            least = min(group.rows, group.columns * group.positions)
+            share = (amounts[:, 1] + math.log(self.noise * least / self.freedom)).sigmoid()
             noise = std * share.sqrt()
             scale = scale * (1 - share).sqrt()
         return Made(left, right * scale.view(-1, *[1] * (right.dim() - 1)), noise)
@@ -192,7 +200,7 @@ class VectorDecoder(nn.Module):
 
     def __init__(self, dim: int, rank: int, table: int) -> None:
         super().__init__()
-        self.codes = PositionCodes(rank, table=table)
+        self.codes = PositionCodes(rank, "vectors", table=table)
         self.inner = nn.Linear(dim, 2 * dim)
         self.outer = nn.Linear(2 * dim, rank)
         nn.init.kaiming_normal_(self.inner.weight)

@@ -36,12 +36,12 @@ class LowRankDecoder(MatrixDecoder):
         features: int = 256,
         table: int = 128,
         normalize: Normalize = "standard",
-        noise: float = 0.0,
+        noise: float = 1.0,
     ) -> None:
-        super().__init__(dim, features, rank * rank, normalize, noise)
+        super().__init__(dim, features, rank * rank, normalize, noise, rank)
         self.rank = rank
-        self.left = PositionCodes(rank, table=table)
-        self.right = PositionCodes(rank, table=table)
+        self.left = PositionCodes(rank, "rows", table=table)
+        self.right = PositionCodes(rank, "columns", table=table)
 
     @property
     def factor(self) -> int:

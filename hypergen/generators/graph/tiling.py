@@ -32,7 +32,7 @@ class TilingDecoder(MatrixDecoder):
         normalize: Normalize = "fan_in",
         noise: float = 0.0,
     ) -> None:
-        super().__init__(dim, features, tile * tile, normalize, noise)
+        super().__init__(dim, features, tile * tile, normalize, noise, tile)
         self.tile = tile
 
     @property
