@@ -11,6 +11,7 @@ from typing import Any
 
 from hypergen._utils.errors import did_you_mean
 from hypergen.generators import Generator
+from hypergen.training.record import arguments
 
 _NOISE = re.compile(
     r"[\s-]*(Subtypes:|Given value|Does not validate|Errors:|Expected a path but"
@@ -37,13 +38,14 @@ def explain(message: str, parser: Any, verb: str) -> str:
         key = f"{found[1]}.{found[2]}"
         return f"hypergen {verb} has no option '--{key}'.{nearest(f'--{key}', _options(parser))}"
     if found := re.search(r"Option '([^']+)' is not accepted", message):
-        owner = re.search(r"Problem with given class_path '([^']+)'", message)
-        if owner is None:
+        # The innermost class around it.
+        owners = re.findall(r"Problem with given class_path '([^']+)'", message[: found.start()])
+        if not owners:
             keys = {option.lstrip("-").partition(".")[0] for option in _options(parser)}
             return f"the recipe has no key '{found[1]}'.{did_you_mean(found[1], keys)}"
-        name = owner[1].rpartition(".")[2]
+        name = owners[-1].rpartition(".")[2]
         return f"{where}: {name} has no argument '{found[1]}'." + did_you_mean(
-            found[1], _arguments(owner[1], where)
+            found[1], _arguments(owners[-1], where)
         )
     if found := re.search(r"Expected a dot import path string: (\S+)", message):
         hint = did_you_mean(found[1], _classes(where)) or " Give its dotted path."
@@ -93,7 +95,7 @@ def _arguments(path: str, where: str) -> list[str]:
         return []
     # What the data module gives to the generator is no argument of a recipe.
     linked = ("spec", "encoder") if where.endswith("generator") else ()
-    return [name for name in inspect.signature(found).parameters if name not in linked]
+    return sorted(name for name in arguments(found) if name not in linked)
 
 
 def _classes(where: str) -> list[str]:

@@ -28,24 +28,24 @@ def describe(thing: TrainingModule | LightningDataModule) -> dict[str, Any]:
     cls = type(thing)
     public = {k: v for k, v in vars(thing).items() if not k.startswith("_")}
     settings = {k: v for k, v in public.items() if is_plain(v)}
-    names = _arguments(cls)
+    names = arguments(cls)
     return {
         "class_path": f"{cls.__module__}.{cls.__qualname__}",
         "init_args": {k: v for k, v in settings.items() if k in names},
     }
 
 
-def _arguments(cls: type) -> set[str]:
+def arguments(cls: type) -> set[str]:
     """Names that a constructor takes, those of its bases too if it passes others on."""
     names: set[str] = set()
     for base in cls.__mro__:
         if "__init__" not in vars(base):
             continue
         parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
-        names |= {p.name for p in parameters}
+        names |= {p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
         if all(p.kind is not p.VAR_KEYWORD for p in parameters):
             break
-    return names
+    return names - {"self"}
 
 
 def is_plain(value: Any) -> bool:
