@@ -36,8 +36,8 @@ class Made:
 class MatrixDecoder(nn.Module, ABC):
     """Vectors of nodes → matrices and kernels.
 
-    A vector `[D]`, times the code of a position of the kernel, makes features `[H]` (two layers with
-    rectifiers), and those the numbers that a subclass builds its matrix of.
+    A vector `[D]`, times the code of a position of the kernel, makes features `[H]` (two layers
+    with rectifiers), and those the numbers that a subclass builds its matrix of.
 
     Args:
         dim: Width D of the vectors.

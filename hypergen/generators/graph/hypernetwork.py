@@ -2,47 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hypergen._utils.errors import ConditionError, RunError, did_you_mean
-from hypergen._utils.io import load_safetensors, read_json
+from hypergen._utils.errors import ConditionError, did_you_mean
+from hypergen.conditions import Condition, ConditionEncoder
 from hypergen.conditions.graph import ModuleGraph
 from hypergen.conditions.graph.batch import GraphBatch
 from hypergen.conditions.graph.encoder import GraphEncoder, check_arguments
-from hypergen.generators.graph.decoders import Made, MatrixDecoder, VectorDecoder, check_finite
+from hypergen.generators.graph.decoders import MatrixDecoder, VectorDecoder
+from hypergen.generators.graph.emission import Place, joined, one_by_one, written
+from hypergen.generators.graph.lora import LoRADecoder, module_nodes
 from hypergen.generators.graph.low_rank import LowRankDecoder
 from hypergen.generators.graph.plan import Plan, make_plan
 from hypergen.generators.graph.rules import Architecture, Rule, architecture
+from hypergen.generators.graph.saving import SavedModule
 from hypergen.generators.graph.tiling import TilingDecoder
-from hypergen.generators.storage import (
-    CONFIG_FILE,
-    WEIGHTS_FILE,
-    download,
-    load_strict,
-    save_generator,
-)
-from hypergen.specs import Weights
+from hypergen.specs import LoRASpec, Weights
 
-DECODERS: dict[str, type[LowRankDecoder | TilingDecoder]] = {
+DECODERS: dict[str, type[LowRankDecoder | TilingDecoder | LoRADecoder]] = {
     "low_rank": LowRankDecoder,
     "tiling": TilingDecoder,
+    "lora": LoRADecoder,
 }
-FORMAT_VERSION = 1
-FACTORS = 1 << 25  # most numbers that the factors of parameters made together have
 COPIES = 256  # repetitions of a block that are told apart
 
+Graphs = ModuleGraph | Sequence[ModuleGraph] | GraphBatch
 
-def make_decoder(dim: int, options: Mapping[str, Any]) -> LowRankDecoder | TilingDecoder:
+
+def make_decoder(
+    dim: int, options: Mapping[str, Any]
+) -> LowRankDecoder | TilingDecoder | LoRADecoder:
     """Builds a decoder.
 
     Args:
         dim: Width of the nodes' vectors.
-        options: `name` (`low_rank` or `tiling`) and arguments of its class.
+        options: `name` (`low_rank`, `tiling` or `lora`) and arguments of its class.
 
     Raises:
         ConditionError: An unknown name or argument, or a value that cannot be.
@@ -55,13 +53,20 @@ def make_decoder(dim: int, options: Mapping[str, Any]) -> LowRankDecoder | Tilin
     return DECODERS[name](dim, **rest)
 
 
-class GraphHypernetwork(nn.Module):
-    """Architecture graphs → all weights of each architecture.
+class GraphHypernetwork(SavedModule):
+    """Architecture graphs → all weights of each architecture, or a LoRA for each.
+
+    With `{"name": "gated"}` and `{"name": "tiling"}` it is GHN-2 (arXiv:2110.13100), with
+    `{"name": "transformer"}` GHN-3 (arXiv:2303.04143), with `{"name": "low_rank", "noise": 0}`
+    LoGAH (arXiv:2405.16287). The defaults are of our own: a graph transformer, and matrices of low
+    rank on fixed orthogonal noise, brought to the size that the layer's initialisation has.
 
     Args:
         encoder: `name` (`gated` or `transformer`) and arguments of its class.
-        decoder: `name` (`low_rank` or `tiling`) and arguments of its class.
+        decoder: `name` (`low_rank`, `tiling`, or `lora`) and arguments of its class.
         compress: Whether to read each repeated block of a deep network once.
+        condition: Class and arguments of a `ConditionEncoder`, as of its `to_dict`, for weights
+            that depend on a text (or other condition) beside the architecture.
     """
 
     def __init__(
@@ -70,51 +75,83 @@ class GraphHypernetwork(nn.Module):
         decoder: Mapping[str, Any] | None = None,
         *,
         compress: bool = False,
+        condition: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         encoder = {"name": "transformer", **(encoder or {})}
         decoder = {"name": "low_rank", **(decoder or {})}
-        self.config: dict[str, Any] = {"encoder": encoder, "decoder": decoder, "compress": compress}
-        self.provenance: dict[str, Any] = {}
+        self.config = {
+            "encoder": encoder,
+            "decoder": decoder,
+            "compress": compress,
+            "condition": None if condition is None else dict(condition),
+        }
+        self.provenance = {}
         self.encoder = GraphEncoder(encoder, compress=compress)
         dim = self.encoder.dim
         self.copies = nn.Embedding(COPIES, dim) if compress else None
         self.norm = nn.LayerNorm(dim)
-        self.matrices: MatrixDecoder = make_decoder(dim, decoder)
-        self.vectors = VectorDecoder(dim, rank=32, table=128)
+        made = make_decoder(dim, decoder)
+        self.adapters = made if isinstance(made, LoRADecoder) else None
+        self.matrices = made if isinstance(made, MatrixDecoder) else None
+        self.vectors = VectorDecoder(dim, rank=32, table=128) if self.matrices else None
+        self.condition: ConditionEncoder | None = None
+        self.modulate: nn.Linear | None = None
+        if condition is not None:
+            self.condition = ConditionEncoder.from_dict({"init_args": {}, **condition})
+            self.modulate = nn.Linear(self.condition.dim, 2 * dim)
+            nn.init.normal_(self.modulate.weight, std=0.1 / self.condition.dim**0.5)
+            nn.init.zeros_(self.modulate.bias)
 
-    def batch(self, graphs: ModuleGraph | Sequence[ModuleGraph] | GraphBatch) -> GraphBatch:
+    @property
+    def device(self) -> torch.device:
+        """Device of the parameters."""
+        return next(self.parameters()).device
+
+    def batch(self, graphs: Graphs) -> GraphBatch:
         """Graphs as the batch that this generator reads; build it once for graphs used again."""
         return self.encoder.batch(graphs)
 
-    def embed(self, graphs: ModuleGraph | Sequence[ModuleGraph] | GraphBatch) -> Tensor:
-        """One vector for each architecture, `[B, D]`."""
+    def embed(self, graphs: Graphs) -> Tensor:
+        """One vector for each architecture, `[B, D]`, for property prediction and search."""
         return self.encoder(self.batch(graphs)).pooled
 
     def forward(
         self,
-        graphs: ModuleGraph | Sequence[ModuleGraph] | GraphBatch,
+        graphs: Graphs,
         *,
         keep: str | Sequence[str] = (),
         seed: int = 0,
+        condition: Any = None,
+        specs: Sequence[LoRASpec] | LoRASpec | None = None,
     ) -> list[Weights]:
-        """Generates all weights of each architecture.
+        """Generates the weights of each architecture.
 
         Args:
             graphs: B graphs.
             keep: Globs over names of parameters that are not generated.
             seed: Seed of the noise.
+            condition: B inputs of the condition's encoder (one serves all), or a `Condition`.
+            specs: Of a `lora` decoder the adapter of each graph.
 
         Returns:
             Weights of batch size 1 for each architecture, on one flat buffer each.
+
+        Raises:
+            ConditionError: Bad graphs, patterns that match nothing, or a condition or specs
+                missing, too many, or not asked for.
         """
         batch = self.batch(graphs)
+        given = self._condition(condition, len(batch))
+        if self.adapters is not None:
+            return self._adapters(batch, specs, given)
+        if specs is not None:
+            raise ConditionError("specs= is for the decoder 'lora'; this one makes all weights")
+        matrices, vectors = self._whole()
         plan = make_plan(batch, [architecture(graph, keep) for graph in batch.graphs])
-        x = self.nodes(batch, plan)
-        if torch.is_grad_enabled():
-            flats = self._joined(x, plan, seed)
-        else:
-            flats = self._written(x, plan, seed)
+        x = self._nodes(batch, plan.graph, plan.node, plan.copy, given)
+        emit = joined if torch.is_grad_enabled() else written
+        flats = emit(x, plan, matrices, vectors, seed)
         return [
             own.spec.from_flat(flat[None])
             for own, flat in zip(plan.architectures, flats, strict=True)
@@ -127,7 +164,8 @@ class GraphHypernetwork(nn.Module):
         rules: Architecture,
         *,
         seed: int = 0,
-        out: Callable[[Rule], Tensor | None] = lambda rule: None,
+        condition: Any = None,
+        out: Place = lambda rule: None,
     ) -> Iterator[tuple[Rule, Tensor]]:
         """Generates the parameters of one architecture one after the other, in bounded memory.
 
@@ -137,6 +175,7 @@ class GraphHypernetwork(nn.Module):
             graph: The architecture.
             rules: What to generate of it, as of `architecture`.
             seed: Seed of the noise.
+            condition: An input of the condition's encoder, or a `Condition`.
             out: For each parameter where to write it: a contiguous tensor of its shape in this
                 generator's dtype and on its device, or None for a new one.
 
@@ -144,177 +183,86 @@ class GraphHypernetwork(nn.Module):
             Each rule and its tensor, sizes by sizes.
 
         Raises:
+            ConditionError: This generator makes adapters, or a condition is missing.
             WeightsError: A parameter comes out as NaN or infinity; names it.
         """
+        matrices, vectors = self._whole()
         batch = self.batch(graph)
-        plan = make_plan(batch, [rules])
-        x = self.nodes(batch, plan)
-        for group, values in zip(
-            plan.vectors, self.vectors(x[plan.matrix_count :], plan), strict=True
-        ):
-            check_finite(values, group)
-            for rule, value in zip(group.rules, values, strict=True):
-                place = out(rule)
-                shaped = value.view(rule.slot.shape)
-                yield rule, shaped if place is None else place.copy_(shaped)
-        for group in plan.matrices:
-            width = group.columns * group.positions
-            step = max(1, FACTORS // (self.matrices.factor * width))
-            for start in range(0, len(group), step):
-                part = group[start : start + step]
-                made = self.matrices.prepare(x[part.span], part)
-                self.matrices.check(made, part)
-                for i, rule in enumerate(part.rules):
-                    place = out(rule)
-                    if place is None:
-                        place = x.new_empty(rule.slot.shape)
-                    view = place.view(1, group.rows, width)
-                    self.matrices.emit(made, part, slice(i, i + 1), seed, view)
-                    yield rule, place
+        plan: Plan = make_plan(batch, [rules])
+        given = self._condition(condition, 1)
+        x = self._nodes(batch, plan.graph, plan.node, plan.copy, given)
+        yield from one_by_one(x, plan, matrices, vectors, seed, out)
 
-    def nodes(self, batch: GraphBatch, plan: Plan) -> Tensor:
-        """`[P, D]`, the vector of each parameter of a plan."""
-        x = self.encoder.network(batch)[plan.graph, plan.node]
+    def _whole(self) -> tuple[MatrixDecoder, VectorDecoder]:
+        if self.matrices is None or self.vectors is None:
+            raise ConditionError(
+                "this generator makes LoRA adapters, not whole networks: call it with specs="
+            )
+        return self.matrices, self.vectors
+
+    def _condition(self, given: Any, count: int) -> Tensor | None:
+        """Pooled vectors `[B, D]` of what is given beside the graphs."""
+        if self.condition is None:
+            if given is not None:
+                raise ConditionError("this generator takes no condition beside the architecture")
+            return None
+        if given is None:
+            raise ConditionError(
+                f"this generator takes a condition ({self.condition.input_name}) beside the "
+                "architecture: pass condition="
+            )
+        encoded = given if isinstance(given, Condition) else self.condition(given)
+        if len(encoded) not in (1, count):
+            raise ConditionError(f"{len(encoded)} conditions do not fit {count} architectures")
+        return encoded.pooled.to(self.device).expand(count, -1)
+
+    def _nodes(
+        self, batch: GraphBatch, graph: Tensor, node: Tensor, copy: Tensor, given: Tensor | None
+    ) -> Tensor:
+        """Vectors `[P, D]` of nodes.
+
+        Args:
+            batch: The graphs.
+            graph: `[P]`, number of the graph.
+            node: `[P]`, position of the node in it.
+            copy: `[P]`, in which repetition of its block it is.
+            given: `[B, D]`, pooled conditions.
+        """
+        x = self.encoder.network(batch)[graph, node]
         if self.copies is not None:
-            x = x + self.copies(plan.copy.clamp(max=COPIES - 1))
-        out: Tensor = self.norm(x)
-        return out
+            x = x + self.copies(copy.clamp(max=COPIES - 1))
+        x = self.norm(x)
+        if given is not None and self.modulate is not None:
+            scale, shift = self.modulate(given)[graph].chunk(2, -1)
+            x = x * (1 + scale) + shift
+        return x
 
-    def prepare(self, x: Tensor, plan: Plan) -> list[Made]:
-        """What the matrices of each group are made of."""
-        return [self.matrices.prepare(x[group.span], group) for group in plan.matrices]
-
-    def _joined(self, x: Tensor, plan: Plan, seed: int) -> list[Tensor]:
-        """The flat buffers, differentiably."""
-        made = self.prepare(x, plan)
-        parts = [
-            self.matrices.emit(own, group, slice(None), seed, None)
-            for own, group in zip(made, plan.matrices, strict=True)
-        ]
-        parts += self.vectors(x[plan.matrix_count :], plan)
-        # Each group is split once: its gradient is one concatenation.
-        cuts: list[list[int]] = [[] for _ in plan.groups]
-        for pieces in plan.pieces:
-            for piece in pieces:
-                cuts[piece.group].append(piece.rows[1] - piece.rows[0])
-        split = [iter(part.split(own)) for part, own in zip(parts, cuts, strict=True)]
+    def _adapters(
+        self,
+        batch: GraphBatch,
+        specs: Sequence[LoRASpec] | LoRASpec | None,
+        given: Tensor | None,
+    ) -> list[Weights]:
+        """A LoRA for each graph."""
+        specs = [specs] if isinstance(specs, LoRASpec) else list(specs or ())
+        if len(specs) != len(batch):
+            raise ConditionError(
+                f"{len(batch)} architectures need as many specs=, not {len(specs)}"
+            )
+        assert self.adapters is not None
+        ordered = []
+        for number, (graph, spec) in enumerate(zip(batch.graphs, specs, strict=True)):
+            reduction = batch.encoded[number].reduction
+            nodes = torch.tensor(module_nodes(graph, spec))
+            own = torch.full_like(nodes, number)
+            ordered.append(torch.stack([own, reduction.place[nodes], reduction.copy[nodes]]))
+        graph, node, copy = torch.cat(ordered, 1).to(self.device)
+        x = self._nodes(batch, graph, node, copy, given)
+        rows = x.split([part.shape[1] for part in ordered])
         return [
-            torch.cat([next(split[piece.group]).reshape(-1) for piece in pieces])
-            for pieces in plan.pieces
+            spec.from_flat(self.adapters(own, spec)[None])
+            for own, spec in zip(rows, specs, strict=True)
         ]
-
-    def _written(self, x: Tensor, plan: Plan, seed: int) -> list[Tensor]:
-        """The flat buffers, each number written where it belongs."""
-        made = self.prepare(x, plan)
-        vectors = self.vectors(x[plan.matrix_count :], plan)
-        flats = []
-        for own, pieces in zip(plan.architectures, plan.pieces, strict=True):
-            flat = x.new_empty(own.spec.numel)
-            for piece in pieces:
-                group, rows = plan.groups[piece.group], slice(*piece.rows)
-                count = piece.rows[1] - piece.rows[0]
-                width = group.columns * group.positions
-                size = count * group.rows * width
-                view = flat[piece.offset : piece.offset + size].view(count, group.rows, width)
-                if piece.group < len(made):
-                    self.matrices.emit(made[piece.group], group, rows, seed, view)
-                else:
-                    view[..., 0] = vectors[piece.group - len(made)][rows]
-            flats.append(flat)
-        return flats
-
-    # -- files ---------------------------------------------------------------------------------
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything but the tensors, JSON-serialisable: class and arguments."""
-        return {
-            "format_version": FORMAT_VERSION,
-            "class": type(self).__name__,
-            "init_args": self.config,
-            "provenance": self.provenance,
-        }
-
-    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> Path:
-        """Writes config, tensors and a model card, atomically.
-
-        Args:
-            folder: Where to write; a folder of that name is replaced.
-            dtype: Store floating-point tensors rounded to this.
-
-        Raises:
-            WeightsError: A parameter is NaN or infinite, or becomes infinite in `dtype`.
-        """
-        return save_generator(folder, self, self.to_dict(), self._card(), dtype)
-
-    def _card(self) -> str:
-        count = sum(p.numel() for p in self.parameters())
-        license = self.provenance.get("license")
-        return "\n".join(
-            [
-                "---",
-                "library_name: hypergen",
-                *([f"license: {license}"] if license else []),
-                "tags:",
-                "- hypergen",
-                "- hypernetwork",
-                "---",
-                "",
-                "# GraphHypernetwork",
-                "",
-                f"Generates all weights of an architecture from its graph, with {count:,} "
-                f"parameters (encoder `{self.config['encoder']['name']}`, decoder "
-                f"`{self.config['decoder']['name']}`).",
-                "",
-                *(f"- {key}: {value}" for key, value in sorted(self.provenance.items())),
-                "",
-                "`hypergen init MODEL --generator FOLDER --out model.safetensors`, or in Python "
-                "`hypergen.init_(model, hypergen.load(folder))`.",
-                "",
-            ]
-        )
-
-    @staticmethod
-    def from_pretrained(folder: str | Path) -> GraphHypernetwork:
-        """Reads what `save_pretrained` wrote; every tensor must be there and fit.
-
-        Args:
-            folder: A folder on this machine, or the name of a hub repository.
-
-        Raises:
-            RunError: The folder is missing, of another version, or damaged; names the file.
-        """
-        folder = Path(download(str(folder)))
-        path = folder / CONFIG_FILE
-        generator = GraphHypernetwork.from_dict(read_json(path), origin=str(path))
-        path = folder / WEIGHTS_FILE
-        load_strict(generator, load_safetensors(path), str(path))
-        return generator.eval()
-
-    @staticmethod
-    def from_dict(
-        config: Mapping[str, Any], *, origin: str = "the generator's config"
-    ) -> GraphHypernetwork:
-        """Rebuilds a generator, freshly initialised, from `to_dict`.
-
-        Raises:
-            RunError: The config is of another version or class, or damaged.
-        """
-        try:
-            if config["format_version"] != FORMAT_VERSION:
-                raise RunError(
-                    f"{origin} has format version {config['format_version']}; this hypergen reads "
-                    f"{FORMAT_VERSION}"
-                )
-            if config["class"] != GraphHypernetwork.__name__:
-                raise RunError(
-                    f"{origin} is of a {config['class']}, not of a GraphHypernetwork: "
-                    "hypergen.load reads either"
-                )
-            generator = GraphHypernetwork(**config["init_args"])
-            generator.provenance = dict(config["provenance"])
-        except (KeyError, TypeError, ConditionError) as error:
-            raise RunError(f"{origin} is damaged: {error}") from error
-        return generator
 
 
 def parameters_of(weights: Weights) -> dict[str, Tensor]:
