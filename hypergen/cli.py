@@ -30,6 +30,7 @@ _COMMANDS = {
     "generate": ("hypergen.serving.generate", "generate_command", "turn a condition into weights"),
     "combine": ("hypergen.serving.combine", "combine_command", "mix several adapters into one"),
     "evaluate": ("hypergen.evaluation.command", "evaluate_command", "compare with all baselines"),
+    "audit": ("hypergen.evaluation.audit.command", "audit_command", "tell sampled from copied"),
     "pack": ("hypergen.evaluation.pack", "pack_command", "make a run small, to give to others"),
     "graph": ("hypergen.conditions.graph.command", "graph_command", "show a network's graph"),
     "init": ("hypergen.generators.graph.command", "init_command", "weights for any architecture"),

@@ -109,6 +109,8 @@ class FlatSpace(Space):
         balanced = self._balanced(training)
         if symmetry is not None:
             self._reference = balanced[pick_reference(balanced, symmetry)]
+        # Mapped several times: matching it takes longer than comparing it.
+        self._training, self._mapped = training, self._canonical(training)
         self._centre = self.map(training).double().mean(0)
 
     def _balanced(self, flat: Tensor) -> Tensor:
@@ -118,6 +120,9 @@ class FlatSpace(Space):
 
     def canonical(self, flat: Tensor) -> Tensor:
         """Networks of the same functions, `[N, numel]`, whose units are in the canonical order."""
+        return self._mapped if flat is self._training else self._canonical(flat)
+
+    def _canonical(self, flat: Tensor) -> Tensor:
         if self.symmetry is None:
             return flat
         return canonicalize(self._balanced(flat), self.symmetry, self._reference)
