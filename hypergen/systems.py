@@ -200,12 +200,18 @@ SYSTEMS: tuple[System, ...] = (
         "sampled",
         "condition → whole networks, by recurrent diffusion over weight tokens",
         (Paper("RPG", 2025, "2501.11587"),),
+        status="available",
+        recipe="configs/rpg.yaml",
+        code="hypergen/generators/diffusion/recurrent.py",
     ),
     System(
         "B4",
         "sampled",
         "current weights, current loss and wanted loss → weights",
         (Paper("G.pt", 2022, "2209.12892"),),
+        status="available",
+        recipe="configs/g_pt.yaml",
+        code="hypergen/generators/diffusion/g_pt.py",
     ),
     System(
         "B5",

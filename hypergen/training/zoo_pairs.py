@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from hypergen._utils.seeding import stable_seed
 from hypergen.conditions import ConditionEncoder, FusedEncoder, MetricEncoder, WeightsEncoder
 from hypergen.specs import TokenLayout, WeightSpec
 from hypergen.training.bank import Batch, ListLoader, StepLoader
+from hypergen.training.zoo_rows import concerns
 from hypergen.zoo.canonical import Symmetry, symmetry_of
 from hypergen.zoo.canonical.augment import random_index
 from hypergen.zoo.reading import Moments, compute_moments, metric_values, split
@@ -180,8 +182,15 @@ class ZooPairsDataModule(LightningDataModule):
         return self.moments.std().float()
 
     def training_weights(self) -> Tensor:
-        """`[N, numel]`, the training checkpoints, as they are stored."""
-        return self.splits["train"].flat().to(torch.get_default_dtype())
+        """`[N, numel]`, the training checkpoints, as they are stored.
+
+        Warns if they are few, or some are equal.
+        """
+        zoo = self.splits["train"]
+        flat = zoo.flat()
+        for concern in concerns(zoo, flat):
+            warnings.warn(concern, stacklevel=2)
+        return flat.to(torch.get_default_dtype())
 
     # -- Lightning -----------------------------------------------------------------------------
 

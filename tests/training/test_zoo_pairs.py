@@ -121,6 +121,12 @@ def test_the_encoder_knows_the_training_split(folder):
     assert torch.equal(condition.weights, batch["raw"]["weights"])
 
 
+def test_small_zoos_are_warned_of(folder):
+    data = ZooPairsDataModule(folder)
+    with pytest.warns(UserWarning, match="8 independent training runs"):
+        assert data.training_weights().shape == (24, SPEC.numel)
+
+
 def test_bad_settings_are_told(folder):
     with pytest.raises(UsageError, match="leak through the prompt"):
         ZooPairsDataModule(folder, metric="test.loss")
