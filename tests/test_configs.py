@@ -22,7 +22,8 @@ ROOT = Path(__file__).parent.parent
 RECIPES = [
     path
     for path in sorted((ROOT / "configs").glob("*.yaml"))
-    if not path.name.startswith(("zoo_", "from_zoo", "ghn", "loga", "rpg", "g_pt")) and "smollm2" not in path.name
+    if not path.name.startswith(("zoo_", "from_zoo", "ghn", "loga", "rpg", "g_pt"))
+    and "smollm2" not in path.name
 ]
 # More than the 160 subsets that are held out or validate.
 SMALL_VALUES = {
