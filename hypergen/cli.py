@@ -395,6 +395,12 @@ def _evaluate(parser: _Parser) -> None:
     )
     _evaluate_architectures(parser)
     _evaluate_zoo(parser)
+    parser.add_argument(
+        "--properties",
+        metavar="ZOO",
+        help="of a generator with a codec: predict the metrics of the networks of this zoo from "
+        "their embeddings, beside statistics of their layers",
+    )
     oracle = parser.add_mutually_exclusive_group()
     oracle.add_argument(
         "--oracle-steps", metavar="N", type=_seed, help="steps to train each task's own weights in"

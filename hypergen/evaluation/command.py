@@ -13,6 +13,7 @@ from hypergen.evaluation.assets import RunAssets
 from hypergen.evaluation.evaluate import default_splits, evaluate
 from hypergen.evaluation.few_shot import evaluate_few_shot
 from hypergen.evaluation.methods import Split
+from hypergen.evaluation.properties_command import properties_command
 from hypergen.evaluation.refinement import evaluate_refinement
 from hypergen.evaluation.report import write_report
 from hypergen.evaluation.stories_command import stories_command
@@ -34,7 +35,7 @@ def evaluate_command(args: argparse.Namespace) -> dict[str, Any]:
             `shots`, `oracle_steps`, `no_oracle`, `k` (numbers of demonstrations, see
             `evaluate_few_shot`) and `lora_steps`, `refine_steps` (see `evaluate_refinement`),
             `refine_demos` and `refine_curve`. With `stories`, see `stories_command`; for the run of
-            a graph hypernetwork, `architectures_command`.
+            a graph hypernetwork, `architectures_command`; with `properties`, `properties_command`.
 
     Returns:
         The object of `Evaluation.to_dict` (with `k`, of `FewShot.to_dict`), and under `skipped` a
@@ -49,6 +50,8 @@ def evaluate_command(args: argparse.Namespace) -> dict[str, Any]:
     run = find_run(args.run)
     if (run / ARCHITECTURES).is_file():
         return architectures_command(args, run)
+    if getattr(args, "properties", None) is not None:
+        return properties_command(args, run)
     if has_record(run):
         return zoo_command(args, run)
     generator = load_generator(run)
