@@ -35,10 +35,11 @@ class Limits:
     norm: tuple[str | None, ...] = ("batch",)
 
 
-def _width(draw: random.Random, limits: Limits, multiple: int = 4) -> int:
-    """A width, uniform in its logarithm."""
+def _width(draw: random.Random, limits: Limits) -> int:
+    """A width, uniform in its logarithm: a multiple of 4, of 2 below 16."""
     low, high = limits.width
     value = math.exp(draw.uniform(math.log(low), math.log(high + 1)))
+    multiple = 4 if value >= 16 else 2
     return max(low, min(high, round(value / multiple) * multiple))
 
 

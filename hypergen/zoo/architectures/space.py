@@ -144,7 +144,7 @@ class ArchitectureSpace:
         if len(found) < count:
             raise UsageError(
                 f"{50 * count} draws of the split {split!r} gave {len(found)} different "
-                f"architectures, not {count}: widen the space"
+                f"architectures, not {count}: ask for fewer, or widen the space"
             )
         return list(found)
 

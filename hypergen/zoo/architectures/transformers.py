@@ -63,7 +63,8 @@ class VisionTransformer(nn.Module):
         count = (height // patch) * (width // patch)
         self.embed = nn.Conv2d(channels, dim, patch, patch)
         self.token = nn.Parameter(torch.zeros(1, 1, dim)) if config.class_token else None
-        self.position = nn.Parameter(0.02 * torch.randn(1, count + int(config.class_token), dim))
+        self.position = nn.Parameter(torch.empty(1, count + int(config.class_token), dim))
+        nn.init.normal_(self.position, std=0.02)
         self.blocks = nn.Sequential(
             *(Block(dim, config.heads, config.mlp * dim) for _ in range(config.depth))
         )
@@ -116,7 +117,8 @@ class GPTNetwork(nn.Module):
         super().__init__()
         dim = config.dim
         self.embed = nn.Embedding(config.signature.outputs, dim)
-        self.position = nn.Parameter(0.02 * torch.randn(config.signature.shape[0], dim))
+        self.position = nn.Parameter(torch.empty(config.signature.shape[0], dim))
+        nn.init.normal_(self.position, std=0.02)
         nn.init.normal_(self.embed.weight, std=0.02)  # read as the output layer too
         self.blocks = nn.Sequential(
             *(Block(dim, config.heads, config.mlp * dim, causal=True) for _ in range(config.depth))
