@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from hypergen._utils.errors import UsageError
+from hypergen.evaluation.audit.evaluate import audited
 from hypergen.evaluation.prompting import evaluate_prompting
 from hypergen.evaluation.prompting_result import Prompting
 from hypergen.evaluation.unseen import Unseen, evaluate_unseen
-from hypergen.generators import load_generator
+from hypergen.generators import Generator, load_generator
 from hypergen.generators.diffusion import GPt
 from hypergen.zoo.reading.record import ZooRecord
 
@@ -30,11 +31,13 @@ def zoo_command(args: argparse.Namespace, run: Path) -> dict[str, Any]:
         run: The run folder.
 
     Returns:
-        The object of `Unseen.to_dict` or `Prompting.to_dict`.
+        The object of `Unseen.to_dict` or `Prompting.to_dict`, with `quality` and `verdict` of the
+        memorisation audit under `audit`; of generators without a condition, these alone.
 
     Raises:
         RunError: The run folder or its zoo is missing or damaged.
-        UsageError: The run has no condition, or its test tasks are those that it was trained on.
+        UsageError: The run's test tasks are those that it was trained on, or an unconditional one
+            has too small a zoo for an audit, or is asked for a report.
     """
     record = ZooRecord.load(run, getattr(args, "zoo", None))
     generator = load_generator(run)
@@ -75,15 +78,29 @@ def zoo_command(args: argparse.Namespace, run: Path) -> dict[str, Any]:
             split=args.split,
             seed=seed,
         )
-    else:
-        raise UsageError(
-            f"{run} generates without a condition: there is no task to be right about; see what "
-            "its samples are worth with `hypergen audit`"
-        )
+    else:  # without a condition there is no task to be right about
+        if args.report is not None:
+            raise UsageError(f"{run} generates without a condition: hypergen audit has a --report")
+        return audited(generator, record, seed=seed, quiet=args.json is not None)
     if args.json is None:
         print(found.to_table())
     if args.report is not None:
         for path in found.save(args.report):
             if args.json is None:
                 print(f"report: {path}")
-    return found.to_dict()
+    return found.to_dict() | {"audit": _audit(args, generator, record, seed)}
+
+
+def _audit(
+    args: argparse.Namespace, generator: Generator, record: ZooRecord, seed: int
+) -> dict[str, Any] | None:
+    """Whether the networks are new, where the zoo is large enough to tell."""
+    quiet = args.json is not None
+    try:
+        if not quiet:
+            print()
+        return audited(generator, record, seed=seed, quiet=quiet)
+    except UsageError as error:
+        if not quiet:
+            print(f"not audited: {error}")
+        return None

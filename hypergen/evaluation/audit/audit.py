@@ -15,12 +15,12 @@ from hypergen._utils.errors import UsageError
 from hypergen._utils.progress import progress
 from hypergen.evaluation.audit.baselines import NOISE, Baseline, make_baselines
 from hypergen.evaluation.audit.frontier import Cloud, Dominated, find_dominated
-from hypergen.evaluation.audit.geometry import Geometry, Mapped, measure
+from hypergen.evaluation.audit.geometry import Geometry, measure
 from hypergen.evaluation.audit.overlap import Overlap, compare, largest_overlap
 from hypergen.evaluation.audit.records import Behaviour, Judge, Networks, check
 from hypergen.evaluation.audit.resample import Resampler
 from hypergen.evaluation.audit.result import Audit
-from hypergen.evaluation.audit.space import FlatSpace, Space, make_spaces
+from hypergen.evaluation.audit.space import FlatSpace, Mapped, Space, make_spaces
 from hypergen.evaluation.audit.verdict import Quality, judge
 from hypergen.specs import WeightSpec
 

@@ -62,6 +62,14 @@ class Dominated:
         }
 
 
+def comparable(baselines: Sequence[Cloud], axis: str) -> list[Cloud]:
+    """The baselines whose novelty on an axis means something.
+
+    Networks whose units were matched are far from all others as they are, whatever they do.
+    """
+    return [b for b in baselines if axis != "plain" or not b.kind.endswith("_canonical")]
+
+
 def dominates(baseline: Cloud, cloud: Cloud, axis: str, same_task: bool) -> Tensor:
     """`[n]` bool: whether a network of the baseline is as good and as new, and better in one."""
     quality, novelty = baseline.quality[None], baseline.novelty[axis][None]
@@ -93,6 +101,7 @@ def find_dominated(
         same_task: Compare only with networks for the same task; networks whose task no baseline
             has are left out.
     """
+    baselines = comparable(baselines, axis)
     estimates: list[Estimate] = []
     masks: list[list[Tensor]] = []
     for cloud, own in zip((samples, heldout), weights, strict=True):
@@ -114,6 +123,7 @@ def find_dominated(
 
 def frontier(baselines: Sequence[Cloud], axis: str) -> Tensor:
     """`[F, 2]` (novelty, quality) of baseline networks that no other one dominates, by novelty."""
+    baselines = comparable(baselines, axis)
     quality = torch.cat([b.quality for b in baselines]).double()
     novelty = torch.cat([b.novelty[axis] for b in baselines]).double()
     points = torch.stack([novelty, quality], dim=1)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hypergen._utils.seeding import generator as seeded
+from hypergen.evaluation.audit.copying import copy_test_of, data_copying_of
 from hypergen.evaluation.audit.hull import affine_residual, centred, convex_residual
 from hypergen.evaluation.audit.records import Networks, cut_groups
 from hypergen.evaluation.audit.resample import (
@@ -17,14 +18,12 @@ from hypergen.evaluation.audit.resample import (
     Estimate,
     Resampler,
     median,
-    permutation_test,
 )
-from hypergen.evaluation.audit.space import Space
+from hypergen.evaluation.audit.space import Mapped, Space
 
 LEFT_OUT = 512  # most training networks whose nearest neighbour is looked for
 COPY_LEVEL = 0.05  # share of held-out networks that lie below the threshold of a copy
 MIXED = 16  # training networks of a convex combination
-_COPY_RESAMPLES = 300
 _SPANNED = 1e-3  # residuals below this share of the spread are zero
 
 
@@ -39,7 +38,7 @@ class Geometry:
         ratio: R, median distance of samples to the nearest training network, in that unit.
         ratio_heldout: The same of held-out networks.
         copy_test: Share of samples that are nearer to the training set than to the held-out set,
-            which has as many networks.
+            of as many networks each (see `copy_test_of`).
         copy_p: One-sided p value of `copy_test`, by relabelling runs.
         data_copying: How often a sample is nearer to the training set than a held-out network is:
             the data-copying test of Meehan, Chaudhuri and Dasgupta ("A Three Sample Hypothesis Test
@@ -90,20 +89,6 @@ class Geometry:
             if name not in ("space", "novelty", "nearest"):
                 out[name] = value.to_dict() if isinstance(value, Estimate) else value
         return out
-
-
-@dataclass(frozen=True)
-class Mapped:
-    """The networks of an audit in one space, compared once."""
-
-    samples: Tensor
-    training: Tensor
-    heldout: Tensor
-
-    @staticmethod
-    def of(space: Space, samples: Networks, training: Networks, heldout: Networks) -> Mapped:
-        """Maps all three."""
-        return Mapped(*(space.map(part.flat) for part in (samples, training, heldout)))
 
 
 def measure(
@@ -165,7 +150,7 @@ def measure(
     novelty["training"] = left_out / scale
 
     residuals, ratios = _residuals(inner, products, squares, draws, resampler)
-    copy_test, copy_p, pool = _copy_test(
+    copy_test, copy_p, pool = copy_test_of(
         space,
         own,
         to_training["samples"],
@@ -191,7 +176,7 @@ def measure(
         ),
         copy_test=copy_test,
         copy_p=copy_p,
-        data_copying=_data_copying(novelty["samples"], novelty["heldout"], draws, resampler),
+        data_copying=data_copying_of(novelty["samples"], novelty["heldout"], draws, resampler),
         copy_rate=rate,
         copy_threshold=threshold,
         affine=ratios["affine"],
@@ -246,65 +231,6 @@ def _residuals(
             else NOTHING
         )
     return medians, ratios
-
-
-def _copy_test(
-    space: Space,
-    own: Mapped,
-    to_training: Tensor,
-    samples: Networks,
-    training: Networks,
-    heldout: Networks,
-    resampler: Resampler,
-    hints: Tensor | None,
-) -> tuple[Estimate, float, Tensor]:
-    """How often a sample is nearer to training than to held-out networks, of equal number.
-
-    Returns:
-        The share, whose interval comes from drawing the runs of both sets anew; the p value; and
-        the nearest network of both sets for each sample.
-    """
-    size = min(len(training), len(heldout))
-    ours = cut_groups(training.groups, size, resampler.seed, "training")
-    theirs = cut_groups(heldout.groups, size, resampler.seed, "heldout")
-    to_heldout = space.distances(own.samples, own.heldout[theirs])
-    pool = torch.cat([own.training[ours], own.heldout[theirs]])
-    both = torch.cat([to_training[:, ours], to_heldout], dim=1)
-    both = space.refine(own.samples, pool, both, hints)
-    order = both.argsort(1)
-    is_training = torch.arange(len(pool)) < len(ours)
-    drawn = torch.cat(
-        [
-            resampler.weights(training.groups[ours], "copy test, training"),
-            resampler.weights(heldout.groups[theirs], "copy test, heldout"),
-        ],
-        dim=1,
-    )
-    weights = resampler.weights(samples.groups, "samples")
-    shares = []
-    for r in range(min(_COPY_RESAMPLES, resampler.resamples)):
-        # The nearest network among those that were drawn.
-        first = (drawn[r] > 0)[order].to(torch.uint8).argmax(1, keepdim=True)
-        hits = is_training[order.gather(1, first)[:, 0]].double()
-        shares.append((weights[r].double() @ hits) / weights[r].sum())
-    nearest = order[:, 0]
-    runs = torch.cat([training.groups[ours], heldout.groups[theirs]])
-    return (
-        resampler.estimate(is_training[nearest].double().mean(), torch.stack(shares)),
-        permutation_test(nearest, runs, is_training, resampler.seed),
-        nearest,
-    )
-
-
-def _data_copying(
-    samples: Tensor, heldout: Tensor, draws: dict[str, Tensor], resampler: Resampler
-) -> Estimate:
-    """How often a sample is nearer to the training networks than a held-out network is."""
-    nearer = (samples[:, None] < heldout[None]).double()
-    nearer += 0.5 * (samples[:, None] == heldout[None])
-    ours, theirs = draws["samples"].double(), draws["heldout"].double()
-    share = ((ours @ nearer) * theirs).sum(1) / (ours.sum(1) * theirs.sum(1))
-    return resampler.estimate(nearer.mean(), share)
 
 
 def _coverage(

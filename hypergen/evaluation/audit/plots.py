@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hypergen._utils.figures import new_figure, png, tidy
-from hypergen.evaluation.audit.frontier import AXES, Cloud, frontier
+from hypergen.evaluation.audit.frontier import AXES, Cloud, comparable, frontier
 from hypergen.evaluation.audit.result import Audit
 
 # Okabe and Ito's palette, told apart by the colour-blind.
@@ -33,10 +33,11 @@ def accuracy_against_novelty(audit: Audit) -> bytes:
     ours, theirs, *baselines = audit.clouds
     handles: dict[str, Any] = {}
     for panel, axis in zip(panels, axes_of, strict=True):
-        for cloud in baselines:
+        for cloud in comparable(baselines, axis):
             style = _STYLE[cloud.kind.split("_")[0]]
             hollow = cloud.kind.endswith("_canonical")
-            handles[cloud.label] = _points(
+            label = "noise around a checkpoint" if cloud.kind.startswith("noise") else cloud.label
+            handles[label] = _points(
                 panel, cloud, axis, **style, hollow=hollow, size=16, alpha=0.45
             )
         line = frontier(baselines, axis)

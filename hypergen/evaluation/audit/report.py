@@ -41,7 +41,8 @@ def draw(audit: Audit) -> dict[str, tuple[bytes, str, str]]:
             "Accuracy against novelty",
             "Each point is a network. What lies below the line is matched or beaten in both by a "
             "network that needs no generator. Samples (orange) should lie above it, near the real "
-            "held-out networks (blue).",
+            "held-out networks (blue). Where networks are for tasks, the shares above the panels "
+            "compare networks for the same task alone, and the line is a guide.",
         )
     pictures["distances"] = (
         plots.distances(audit),

@@ -127,6 +127,23 @@ class Audit:
         lines += ["", *(f"note: {text}" for text in self.warnings())]
         return "\n".join([*lines, f"verdict: {self.verdict.sentence}."])
 
+    def to_short(self) -> str:
+        """Quality, the numbers that decide, and the verdict, in a few lines."""
+        lines = quality_table(self.quality, self.quality_name) if self.quality else []
+        axis = "canonical" if "canonical" in self.spaces else "plain"
+        found = self.spaces[axis]
+        said = [
+            f"R {found.ratio.text()}, of held-out networks {found.ratio_heldout.value:.2f}",
+            f"nearer to training than held-out networks are {found.data_copying.text()}",
+        ]
+        if axis in self.dominated:
+            share = self.dominated[axis]
+            said.append(
+                f"dominated by baselines {share.samples.text()}, held-out {share.heldout.value:.2f}"
+            )
+        lines += ["", "; ".join(said), *(f"note: {text}" for text in self.warnings())]
+        return "\n".join([*lines, f"verdict: {self.verdict.sentence}."])
+
     def _spaces(self) -> list[str]:
         header = ["weights", *["as they are", "units matched"][: len(self.spaces)]]
         lines = {

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from hypergen._utils.errors import UsageError
+from hypergen.evaluation.audit.records import Networks
 from hypergen.specs import LoRASpec, WeightSpec
 from hypergen.zoo.canonical import (
     ScalingGroup,
@@ -231,6 +233,20 @@ class UpdateSpace(Space):
             a, b = named[name_a].double(), named[name_b].double().mT
             out.append((a, b * self.spec.scaling(module)))
         return out
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """The networks of an audit in one space, compared once."""
+
+    samples: Tensor
+    training: Tensor
+    heldout: Tensor
+
+    @staticmethod
+    def of(space: Space, samples: Networks, training: Networks, heldout: Networks) -> Mapped:
+        """Maps all three."""
+        return Mapped(*(space.map(part.flat) for part in (samples, training, heldout)))
 
 
 def make_spaces(

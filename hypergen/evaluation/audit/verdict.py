@@ -8,7 +8,8 @@ of them counts.
    p < 0.05), and R < 1/2 at the upper end of its interval: the typical sample lies nearer to a
    training network than the point halfway between two neighbouring ones does.
 2. **inside**: noise and averaging give as much. Either at least half of the samples are dominated
-   in accuracy and novelty by baselines (and more of them than of held-out networks), or the samples
+   in accuracy and novelty by baselines (and more of them than of held-out networks; novelty is the
+   distance with units matched where that is known: reordering units is not new), or the samples
    are convex combinations of 16 training networks: their residual is below half of held-out
    networks' at the upper end of its interval.
 3. **broken**: half of the samples are worse than 95% of the held-out networks *and* no better than
@@ -85,6 +86,7 @@ def flags_of(
 ) -> dict[str, bool]:
     """Every warning sign, by name; `in either space` is meant where there are two."""
     found = list(spaces.values())
+    share = decisive(dominated)
     return {
         "closer_than_training_runs": any(g.ratio.high < 1 for g in found),
         "copy_test": any(g.copy_p < LEVEL and g.copy_test.value > 0.5 for g in found),
@@ -97,11 +99,9 @@ def flags_of(
         "copy_rate": any(g.copy_rate.low > 0.05 for g in found),
         "affine_hull": any(g.affine.high < 1 for g in found),
         "convex_mixture": any(g.convex.high < MIXTURE for g in found),
-        "dominated": any(
-            d.samples.value >= SHARE and d.samples.low > d.heldout.value
-            for a, d in dominated.items()
-            if a != "behaviour"
-        ),
+        "dominated": share is not None
+        and share.samples.value >= SHARE
+        and share.samples.low > share.heldout.value,
         "same_mistakes": overlap is not None and overlap.excess.low > 0,
         "low_coverage": any(g.coverage.high < 1 for g in found),
         "low_diversity": any(g.diversity.high < 1 for g in found),
@@ -112,6 +112,11 @@ def flags_of(
             or (quality.median < quality.low and quality.median <= quality.floor)
         ),
     }
+
+
+def decisive(dominated: Mapping[str, Dominated]) -> Dominated | None:
+    """The dominated shares that count: with units matched, if that is known."""
+    return dominated.get("canonical") or dominated.get("plain")
 
 
 def judge(
@@ -170,8 +175,8 @@ def _inside(
             "that they leave of real new networks"
         )
     if flags["dominated"]:
-        weights = [d for axis, d in dominated.items() if axis != "behaviour"]
-        d = max(weights, key=lambda d: d.samples.value)
+        d = decisive(dominated)
+        assert d is not None
         best = max(d.by, key=lambda kind: d.by[kind])
         parts.append(
             f"{_percent(d.samples.value)} of the samples are matched or beaten in both quality and "
@@ -225,9 +230,8 @@ def _new(said: Geometry, dominated: Mapping[str, Dominated]) -> str:
         f"{said.ratio_heldout.value:.2f}; {_percent(said.copy_test.value)} are nearer to the "
         f"training set than to a held-out set of equal size (p = {said.copy_p:.2g})"
     )
-    weights = [d for axis, d in dominated.items() if axis != "behaviour"]
-    if weights:
-        d = max(weights, key=lambda d: d.samples.value)
+    d = decisive(dominated)
+    if d is not None:
         out += (
             f"; {_percent(1 - d.samples.value)} lie outside what noise and averaging give "
             f"(held-out networks: {_percent(1 - d.heldout.value)})"
