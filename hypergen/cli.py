@@ -401,6 +401,12 @@ def _evaluate(parser: _Parser) -> None:
         help="of a generator with a codec: predict the metrics of the networks of this zoo from "
         "their embeddings, beside statistics of their layers",
     )
+    parser.add_argument(
+        "--images",
+        metavar="N",
+        type=_count,
+        help="of a generator of images as networks (SIREN): compare N of them with held-out ones",
+    )
     oracle = parser.add_mutually_exclusive_group()
     oracle.add_argument(
         "--oracle-steps", metavar="N", type=_seed, help="steps to train each task's own weights in"

@@ -220,6 +220,7 @@ def test_defaults_of_the_other_verbs(command, demo):
             "refine_demos": 16,
             "refine_curve": 0,
             "properties": None,
+            "images": None,
             "architectures": None,
             "sgd_steps": None,
             "init_steps": None,

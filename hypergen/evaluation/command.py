@@ -12,6 +12,7 @@ from hypergen.evaluation.architectures.command import architectures_command
 from hypergen.evaluation.assets import RunAssets
 from hypergen.evaluation.evaluate import default_splits, evaluate
 from hypergen.evaluation.few_shot import evaluate_few_shot
+from hypergen.evaluation.images_command import images_command
 from hypergen.evaluation.methods import Split
 from hypergen.evaluation.properties_command import properties_command
 from hypergen.evaluation.refinement import evaluate_refinement
@@ -35,7 +36,8 @@ def evaluate_command(args: argparse.Namespace) -> dict[str, Any]:
             `shots`, `oracle_steps`, `no_oracle`, `k` (numbers of demonstrations, see
             `evaluate_few_shot`) and `lora_steps`, `refine_steps` (see `evaluate_refinement`),
             `refine_demos` and `refine_curve`. With `stories`, see `stories_command`; for the run of
-            a graph hypernetwork, `architectures_command`; with `properties`, `properties_command`.
+            a graph hypernetwork, `architectures_command`; with `properties`, `properties_command`;
+            with `images`, `images_command`.
 
     Returns:
         The object of `Evaluation.to_dict` (with `k`, of `FewShot.to_dict`), and under `skipped` a
@@ -52,6 +54,8 @@ def evaluate_command(args: argparse.Namespace) -> dict[str, Any]:
         return architectures_command(args, run)
     if getattr(args, "properties", None) is not None:
         return properties_command(args, run)
+    if getattr(args, "images", None) is not None:
+        return images_command(args, run)
     if has_record(run):
         return zoo_command(args, run)
     generator = load_generator(run)
