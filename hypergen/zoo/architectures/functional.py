@@ -20,18 +20,28 @@ def skeleton(architecture: Architecture) -> tuple[nn.Module, frozenset[str]]:
     return module, frozenset(name for name, _ in module.named_parameters())
 
 
-def call(architecture: Architecture, parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
-    """Outputs of an architecture with given parameters, differentiable in both.
+def call(
+    network: Architecture | nn.Module, parameters: Mapping[str, Tensor], inputs: Tensor
+) -> Tensor:
+    """Outputs of a network with given parameters, differentiable in both.
+
+    Args:
+        network: An architecture, or a module; of this the buffers are used, and updated.
+        parameters: Name → parameter.
+        inputs: What its forward takes.
 
     Raises:
         WeightsError: A parameter lacks, or there is one more; names it.
     """
-    module, names = skeleton(architecture)
+    if isinstance(network, Architecture):
+        module, names = skeleton(network)
+    else:
+        module, names = network, frozenset(name for name, _ in network.named_parameters())
     if parameters.keys() != names:
         lacks = sorted(names - parameters.keys())
         what = "lack" if lacks else "have an unexpected"
         which = lacks[0] if lacks else min(parameters.keys() - names)
-        raise WeightsError(f"weights for {architecture.family} {what} parameter {which!r}")
+        raise WeightsError(f"weights for {type(module).__name__} {what} parameter {which!r}")
     out: Tensor = functional_call(module, dict(parameters), (inputs,))
     return out
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hypergen._utils.errors import UsageError, did_you_mean
 from hypergen._utils.seeding import generator as seeded
@@ -72,19 +72,19 @@ class Measured:
 
 
 def train_from(
-    architecture: Architecture,
+    network: Architecture | nn.Module,
     start: Mapping[str, Tensor],
     problem: LearningProblem,
     training: NetworkTraining,
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Trains an architecture from given parameters.
+    """Trains a network from given parameters: generated ones, or those of its default start.
 
     Batches depend on `seed` and the number of the step alone: different starts see the same.
 
     Args:
-        architecture: The network.
+        network: An architecture or a module, on `device` if it has buffers.
         start: Name → parameter; they stay as they are.
         problem: What it learns.
         training: How.
@@ -117,7 +117,7 @@ def train_from(
             group["lr"] = training.lr * factor
         inputs, targets = (t.to(device) for t in problem.draw(training.batch_size, random))
         optimizer.zero_grad()
-        loss = problem.loss(call(architecture, parameters, inputs), targets, training.smoothing)
+        loss = problem.loss(call(network, parameters, inputs), targets, training.smoothing)
         losses[step] = float(loss.detach())
         if not torch.isfinite(losses[step]):
             losses[step] = torch.nan
@@ -130,7 +130,7 @@ def train_from(
 
 @torch.no_grad()
 def measure(
-    architecture: Architecture,
+    network: Architecture | nn.Module,
     parameters: Mapping[str, Tensor],
     problem: LearningProblem,
     split: str = "test",
@@ -138,10 +138,13 @@ def measure(
     batch_size: int = 100,
     device: torch.device | str = "cpu",
 ) -> Measured:
-    """Accuracy and loss of a network on a split; batch norm takes the statistics of each batch.
+    """Accuracy and loss of a network on a split.
+
+    Batch norm of an architecture takes the statistics of each batch, that of a module what its mode
+    says.
 
     Args:
-        architecture: The network.
+        network: An architecture or a module.
         parameters: Name → parameter.
         problem: What it is for.
         split: Split of the inputs.
@@ -154,7 +157,7 @@ def measure(
     hits, losses = [], []
     for rows in torch.arange(count).tensor_split(max(1, round(count / batch_size))):
         inputs, targets = (t.to(device) for t in problem.batch(split, rows))
-        outputs = call(architecture, placed, inputs)
+        outputs = call(network, placed, inputs)
         hits.append(problem.correct(outputs, targets).sum())
         losses.append(problem.loss(outputs, targets) * len(rows))
     return Measured(

@@ -85,6 +85,22 @@ def test_training_learns_and_repeats_itself(optimizer):
     assert after.loss < before.loss
 
 
+def test_a_module_of_ones_own_is_trained_from_any_start():
+    torch.manual_seed(0)
+    own = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU(), torch.nn.Flatten(),
+        torch.nn.Linear(288, 10),
+    )  # fmt: skip
+    start = {n: p.detach().clone() for n, p in own.named_parameters()}
+    made = prepare_start(start, noise=0.1, orthogonal=True)
+    trained, losses = train_from(own, made, PROBLEM, NetworkTraining(30))
+    assert losses[-3:].mean() < 0.6 * losses[0]
+    assert all(torch.equal(p, start[n]) for n, p in own.named_parameters())
+    assert measure(own, trained, PROBLEM, "val").accuracy > 0.6
+    with pytest.raises(WeightsError, match=r"Sequential lack parameter '0\.bias'"):
+        train_from(own, {"0.weight": made["0.weight"]}, PROBLEM, NetworkTraining(1))
+
+
 def test_starts_see_the_same_batches():
     training = NetworkTraining(3, 1e-9)
     first = train_from(NET, NET.start(0), PROBLEM, training, seed=4)[1]
