@@ -25,7 +25,8 @@ class Overlap:
         heldout: The same of held-out networks, with the same training networks.
         excess: Samples' minus held-out networks' in bins of equal accuracy, weighted by the
             samples in each; NaN where no bin holds both.
-        matched: Share of samples in bins that also hold a held-out network.
+        matched: Share of samples in bins that also hold a held-out network; the bins are the
+            eighths of held-out networks by accuracy.
         bins: For each bin: its edges, the numbers in it and the two means.
         values: `samples` and `heldout` → `[n]` largest overlaps.
     """
@@ -123,14 +124,11 @@ def compare(
         resampler.weights(part.groups, name)
         for part, name in zip(groups, ("samples", "heldout"), strict=True)
     ]
+    # Samples that are better or worse than every held-out network are compared with none.
     edges = torch.quantile(
-        torch.cat([heldout.quality, heldout.quality, samples.quality]).double(),
-        torch.linspace(0, 1, BINS + 1, dtype=torch.float64),
+        heldout.quality.double(), torch.linspace(0, 1, BINS + 1, dtype=torch.float64)
     )
-    inside = [
-        F.one_hot(torch.bucketize(b.quality.double(), edges[1:-1], right=True), BINS).double()
-        for b in (samples, heldout)
-    ]
+    inside = [_inside(b.quality.double(), edges) for b in (samples, heldout)]
     excess = resampler.estimate(
         _matched(
             ours, inside[0], theirs, inside[1], torch.ones(1, len(ours)), torch.ones(1, len(theirs))
@@ -154,10 +152,17 @@ def compare(
         samples=resampler.mean(ours, weights[0]),
         heldout=resampler.mean(theirs, weights[1]),
         excess=excess if bool(both.any()) else NOTHING,
-        matched=float(counts[0][both].sum() / counts[0].sum()),
+        matched=float(counts[0][both].sum() / len(ours)),
         bins=bins,
         values={"samples": ours, "heldout": theirs},
     )
+
+
+def _inside(quality: Tensor, edges: Tensor) -> Tensor:
+    """`[n, BINS]`, one-hot: the bin of each network; none outside of all."""
+    place = torch.bucketize(quality, edges[1:-1], right=True)
+    known = (quality >= edges[0]) & (quality <= edges[-1])
+    return F.one_hot(place, BINS).double() * known[:, None]
 
 
 def _matched(
