@@ -81,6 +81,21 @@ def text_run() -> dict[str, str]:
     return out
 
 
+def architecture_run() -> dict[str, str]:
+    """Weights of one architecture from its graph."""
+    from hypergen.conditions.graph import trace
+    from hypergen.conditions.graph.examples import EXAMPLES
+    from hypergen.generators import GraphHypernetwork
+
+    graph = trace(EXAMPLES["resnet"]())
+    out = {"graph": graph.hash}
+    for encoder, decoder in (("gated", "tiling"), ("transformer", "low_rank")):
+        torch.manual_seed(0)
+        made = GraphHypernetwork({"name": encoder, "dim": 16}, {"name": decoder})(graph)[0]
+        out[f"weights {encoder} {decoder}"] = digest(made.flat().detach().numpy().tobytes())
+    return out
+
+
 def main() -> None:
     torch.set_num_threads(1)
     out: dict[str, str] = {}
@@ -102,6 +117,7 @@ def main() -> None:
         for file in sorted((Path(folder) / "generator").iterdir()):
             out[f"{file.name} generator"] = digest(file.read_bytes())
     out |= text_run()
+    out |= architecture_run()
     out["hashing encoder"] = digest(HashingEncoder(32)(matrix.TEXTS).tokens.numpy().tobytes())
     json.dump(out, sys.stdout)
 

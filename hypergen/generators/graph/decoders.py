@@ -77,12 +77,16 @@ class MatrixDecoder(nn.Module, ABC):
         self.kernel = PositionCodes(features, "kernel", chirp=False, axes=3, fastest=2.0)
         self.outer = nn.Linear(features, features)
         self.weight = nn.Parameter(torch.randn(outputs, features) / math.sqrt(features))
-        self.amounts = nn.Linear(dim, 2)  # logarithm of the gain, change of the noise's log odds
+        # Logarithm of each tensor's gain, and change of the log odds of its noise.
+        self.gain = nn.Linear(dim, 1) if normalize == "standard" else None
+        self.share = nn.Linear(dim, 1) if noise else None
         for layer in (self.inner, self.outer):
             nn.init.kaiming_normal_(layer.weight)
             nn.init.zeros_(layer.bias)
-        nn.init.zeros_(self.amounts.weight)
-        nn.init.zeros_(self.amounts.bias)
+        for amount in (self.gain, self.share):
+            if amount is not None:
+                nn.init.zeros_(amount.weight)
+                nn.init.zeros_(amount.bias)
 
     def position_features(self, x: Tensor, kernel: tuple[int, ...]) -> Tensor:
         """`[P, D]` → features `[P, K, H]` of each position of a kernel."""
@@ -119,14 +123,14 @@ class MatrixDecoder(nn.Module, ABC):
         left, right, square = self.raw(x, group)
         std = group.std.to(x)
         noise = None
-        amounts = self.amounts(x)
-        scale = std
-        if self.normalize == "standard":
-            std = std * amounts[:, 0].exp()
+        if self.gain is not None:
+            std = std * self.gain(x)[:, 0].exp()
             scale = std * (square + 1e-12).rsqrt()
-        if self.noise:
+        else:
+            scale = std
+        if self.share is not None:
             least = min(group.rows, group.columns * group.positions)
-            share = (amounts[:, 1] + math.log(self.noise * least / self.freedom)).sigmoid()
+            share = (self.share(x)[:, 0] + math.log(self.noise * least / self.freedom)).sigmoid()
             noise = std * share.sqrt()
             scale = scale * (1 - share).sqrt()
         return Made(left, right * scale.view(-1, *[1] * (right.dim() - 1)), noise)
