@@ -85,11 +85,12 @@ def convex_residual(
             F.embedding_bag(active, table, per_sample_weights=weights.float(), mode="sum") - wanted
         )
         # One that joined already would only take up another place.
-        gradient.scatter_(
-            1, active, torch.where(weights > 0, torch.inf, gradient.gather(1, active))
-        )
-        free = weights.argmin(1, keepdim=True)
-        active.scatter_(1, free, gradient.argmin(1, keepdim=True))
+        joined = torch.where(weights > 0, torch.inf, -torch.inf).to(gradient)
+        gradient.scatter_reduce_(1, active, joined, "amax")
+        steepest, joining = gradient.min(1, keepdim=True)
+        least, free = weights.min(1, keepdim=True)
+        kept = (least > 0) | steepest.isinf()  # no place is free, or all have joined
+        active.scatter_(1, free, torch.where(kept, active.gather(1, free), joining))
         weights = _simplex_fit(training, products, active, weights, steps)
     top = weights.topk(atoms, dim=1)
     active, weights = active.gather(1, top.indices), top.values

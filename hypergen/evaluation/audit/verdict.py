@@ -158,9 +158,10 @@ def judge(
 
 
 def _copies(g: Geometry) -> str:
+    what = "noisy copies" if g.ratio.value > NOISY else "copies"
     return (
-        f"these are {'noisy ' if g.ratio.value > NOISY else ''}copies: the typical sample is {_percent(g.ratio.value)} as far from a training "
-        f"network as training runs are from each other, and nearer to them than a real held-out "
+        f"these are {what}: the typical sample is {_percent(g.ratio.value)} as far from a training "
+        "network as training runs are from each other, and nearer to them than a real held-out "
         f"network is in {_percent(g.data_copying.value)} of all pairs"
     )
 

@@ -10,6 +10,7 @@ import torch
 from hypergen.evaluation.audit import audit
 from hypergen.evaluation.audit.zoos import judge_of, networks_of
 from hypergen.evaluation.networks import problem_of
+from hypergen.specs import LoRASpec
 from hypergen.zoo import build_zoo
 from hypergen.zoo.build import NetworkZoo
 from hypergen.zoo.ensemble import Classification, Digits
@@ -44,3 +45,10 @@ def digits(tmp_path_factory):
         judge=judge,
         run=run,
     )
+
+
+@pytest.fixture
+def tiny_lora():
+    """LoRA of two layers of unlike sizes."""
+    model = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.ReLU(), torch.nn.Linear(5, 4))
+    return LoRASpec(model, ["0", "2"], r=2, alpha=3)
