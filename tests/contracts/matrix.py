@@ -22,6 +22,7 @@ from hypergen.conditions import (
     WithBaseWeights,
 )
 from hypergen.generators import (
+    DiffusionGenerator,
     GenerativeAdapter,
     Generator,
     LatentSkills,
@@ -132,6 +133,7 @@ _MLP = {"hidden": 16, "depth": 1}
 _TRANSFORMER = {"dim": 16, "depth": 1, "heads": 2, "most_rows": 4}
 _PERCEIVER = {"latents": 3, "dim": 8, "heads": 2, "hidden": 16, "depth": 1}
 _T2L = {"hidden": 16, "depth": 1}
+_RPG = {"width": 8, "layers": 1, "heads": 2, "hidden": 16, "depth": 1}
 
 GENERATORS: dict[str, tuple[type[Generator], dict[str, Any]]] = {
     "mlp": (MLPGenerator, _MLP),
@@ -190,6 +192,14 @@ GENERATORS: dict[str, tuple[type[Generator], dict[str, Any]]] = {
         {"state_rank": 8, "normalization": "frobenius"},
     ),
     "sg_lora": (SGLoRA, {"latent": 3, "hidden": 16, "top_k": 2, "temperature": 0.2}),
+    "rpg": (
+        DiffusionGenerator,
+        {
+            "codec": {"name": "TokenCodec", "size": 16},
+            "denoiser": {"name": "RecurrentDenoiser", **_RPG},
+            "process": {"name": "Diffusion", "prediction": "data", "sampler": "ddim", "steps": 2},
+        },
+    ),
 }
 
 # Generators that are not for every spec: beginnings of the names of those that they are for.
