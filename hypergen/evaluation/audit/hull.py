@@ -89,12 +89,13 @@ def convex_residual(
         gradient.scatter_reduce_(1, active, joined, "amax")
         steepest, joining = gradient.min(1, keepdim=True)
         least, free = weights.min(1, keepdim=True)
-        kept = (least > 0) | steepest.isinf()  # no place is free, or all have joined
-        active.scatter_(1, free, torch.where(kept, active.gather(1, free), joining))
-        weights = _simplex_fit(training, products, active, weights, steps)
+        joins = (least <= 0) & steepest.isfinite()  # a place is free, and not all have joined
+        active.scatter_(1, free, torch.where(joins, joining, active.gather(1, free)))
+        used = (weights > 0).scatter(1, free, joins | (least > 0))
+        weights = _simplex_fit(training, products, active, weights, used, steps)
     top = weights.topk(atoms, dim=1)
     active, weights = active.gather(1, top.indices), top.values
-    weights = _simplex_fit(training, products, active, weights, 10 * steps)
+    weights = _simplex_fit(training, products, active, weights, weights > 0, 10 * steps)
     inner = training[active[:, :, None], active[:, None]]
     fitted = torch.einsum("ni,nij,nj->n", weights, inner, weights)
     cross = (weights * products.gather(1, active)).sum(1)
@@ -102,17 +103,26 @@ def convex_residual(
 
 
 def _simplex_fit(
-    training: Tensor, products: Tensor, active: Tensor, weights: Tensor, steps: int
+    training: Tensor,
+    products: Tensor,
+    active: Tensor,
+    weights: Tensor,
+    used: Tensor,
+    steps: int,
 ) -> Tensor:
-    """Least squares on the simplex from a start, `[N, K]`: FISTA with restarts."""
+    """Least squares on the simplex from a start, `[N, K]`: FISTA with restarts.
+
+    Places that are not `used` keep the weight 0.
+    """
     inner = training[active[:, :, None], active[:, None]]  # [N, K, K]
     wanted = products.gather(1, active)
     rate = 1 / inner.abs().sum(2).amax(1, keepdim=True).clamp(min=1e-300)
-    weights = onto_simplex(weights)
+    bar = torch.where(used, 0.0, -torch.inf).to(weights)
+    weights = onto_simplex(weights + bar)
     point, momentum = weights, torch.ones(len(weights), 1).to(weights)
     for _ in range(steps):
         gradient = torch.bmm(inner, point[..., None])[..., 0] - wanted
-        new = onto_simplex(point - rate * gradient)
+        new = onto_simplex(point - rate * gradient + bar)
         following = (1 + (1 + 4 * momentum.square()).sqrt()) / 2
         # Momentum that points uphill is dropped (O'Donoghue and Candès, 2015).
         uphill = (gradient * (new - weights)).sum(1, keepdim=True) > 0
@@ -123,7 +133,10 @@ def _simplex_fit(
 
 
 def onto_simplex(values: Tensor) -> Tensor:
-    """Euclidean projection of rows `[N, K]` onto the simplex (Duchi et al., ICML 2008)."""
+    """Euclidean projection of rows `[N, K]` onto the simplex (Duchi et al., ICML 2008).
+
+    Entries of -inf stay out of it and become 0.
+    """
     ordered = values.sort(1, descending=True).values
     total = ordered.cumsum(1) - 1
     number = torch.arange(1, values.shape[1] + 1).to(values)
