@@ -130,7 +130,9 @@ class ImageProblem(LearningProblem):
     def batch(self, split: str, rows: Tensor) -> tuple[Tensor, Tensor]:
         """`[N, C, H, W]` images and `[N]` classes."""
         data = self._images()
-        return data.images[split][rows], data.labels[split][rows]
+        # With channels last, convolutions on a CPU take a fifth less time.
+        images = data.images[split][rows].contiguous(memory_format=torch.channels_last)
+        return images, data.labels[split][rows]
 
     def draw(
         self, count: int, generator: torch.Generator, split: str = "train"
@@ -154,8 +156,8 @@ def augmented(images: Tensor, generator: torch.Generator, flip: bool) -> Tensor:
         columns = torch.where(flips[:, None], columns.flip(1), columns)
     padded = F.pad(images, (most, most, most, most))
     each = torch.arange(count)[:, None, None]
-    # Advanced indices around a slice put the channels last.
-    return padded[each, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+    # Advanced indices around a slice put the channels last, where convolutions want them.
+    return padded[each, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True)

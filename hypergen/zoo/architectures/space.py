@@ -12,6 +12,7 @@ from hypergen._utils.errors import RunError, UsageError, did_you_mean
 from hypergen._utils.seeding import stable_seed
 from hypergen.zoo.architectures.base import Architecture, Signature, count_parameters
 from hypergen.zoo.architectures.families import FAMILIES, NORMALISED, TOKENS, Limits
+from hypergen.zoo.architectures.functional import skeleton
 
 SPLITS = ("train", "val", "test", "wide", "deep", "dense", "norm_free")
 _TRIES = 2000  # of a draw within the budget
@@ -191,7 +192,7 @@ class ArchitectureSpace:
 @lru_cache(maxsize=4096)
 def parameters_of(architecture: Architecture) -> int:
     """Numbers that an architecture's module holds."""
-    return count_parameters(architecture.meta())
+    return count_parameters(skeleton(architecture)[0])
 
 
 def _part(architecture: Architecture) -> str:
