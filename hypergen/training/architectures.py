@@ -176,15 +176,22 @@ class _Draw:
         data = self.data
         if self._pairs is None or number != self._next:
             stream = data.stream(number)
-            self._pairs = iter(
-                DataLoader(stream, batch_size=None, num_workers=data.workers, prefetch_factor=4)
-                if data.workers
-                else stream
-            )
+            self._pairs = iter(_ahead(stream, data.workers) if data.workers else stream)
         pairs = next(self._pairs)
         self._next = number + 1
         inputs, targets = data.problem.draw(data.batch_size, seeded("inputs", data.seed, number))
         return MetaBatch(pairs, inputs, targets)
+
+
+def _ahead(stream: ArchitectureStream, workers: int) -> DataLoader[list[Pair]]:
+    """The same from processes, spawned: forking is unsafe once threads or CUDA are in use."""
+    return DataLoader(
+        stream,
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=4,
+        multiprocessing_context="spawn",
+    )
 
 
 class ImageArchitectures(ArchitectureDataModule):

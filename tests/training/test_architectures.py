@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from types import SimpleNamespace
 
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
 from hypergen.conditions.graph import trace
 from hypergen.errors import UsageError
@@ -60,13 +60,20 @@ def test_graphs_are_those_of_the_architectures():
     assert torch.equal(moved.targets, batch.targets)
 
 
-def test_workers_give_the_same_in_the_same_order():
-    stream = data().stream(first=2)
-    loader = DataLoader(stream, batch_size=None, num_workers=2, multiprocessing_context="fork")
-    for number, pairs in zip(range(2, 7), loader, strict=False):
-        expected = stream.meta_batch(number)
-        assert [a for a, _ in pairs] == [a for a, _ in expected]
-        assert [g.hash for _, g in pairs] == [g.hash for _, g in expected]
+def test_workers_give_the_same_in_turn(monkeypatch):
+    expected = [data().stream().meta_batch(number) for number in range(2, 8)]
+    parts = []
+    for worker in range(3):
+        info = SimpleNamespace(id=worker, num_workers=3)
+        monkeypatch.setattr(
+            "hypergen.training.architecture_stream.get_worker_info", lambda info=info: info
+        )
+        stream = iter(copy.deepcopy(data().stream(first=2)))
+        parts.append([next(stream), next(stream)])
+    got = [parts[i % 3][i // 3] for i in range(6)]
+    for ours, theirs in zip(got, expected, strict=True):
+        assert [a for a, _ in ours] == [a for a, _ in theirs]
+        assert [g.hash for _, g in ours] == [g.hash for _, g in theirs]
 
 
 def test_processes_share_a_meta_batch():
