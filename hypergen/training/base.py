@@ -130,7 +130,7 @@ class TrainingModule(LightningModule):
             warmup=self.warmup,
             schedule=self.schedule,
             final=self.final_lr,
-            first=getattr(self.generator, "first_stage", 0),
+            first=getattr(self.generator, "first_stage", 0) // self.trainer.accumulate_grad_batches,
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {

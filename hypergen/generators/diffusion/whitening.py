@@ -65,7 +65,7 @@ class Whitening(nn.Module):
             mean = centre
         std = variance.sqrt().expand_as(self.std)
         # Latents that hardly vary over the training set are not blown up.
-        typical = float(std[real].median()) or float(std[real].max()) or 1.0
+        typical = float(std[real].median()) or float(std[real].max())
         std = std.clamp(min=self.floor * typical)
         self.std.copy_(torch.where(real & (std > 0), std, 1.0))
         self.mean.copy_(torch.where(real, mean, 0.0))
