@@ -25,6 +25,7 @@ from hypergen.generators import (
     DiffusionGenerator,
     GenerativeAdapter,
     Generator,
+    KDEGenerator,
     LatentSkills,
     MLPGenerator,
     MultiTask,
@@ -39,6 +40,7 @@ from hypergen.generators import (
     WeightedExperts,
     ZhyperGenerator,
 )
+from hypergen.generators.diffusion.anchors import Anchors
 from hypergen.generators.library import DescribedExperts, Experts
 from hypergen.specs import (
     AdapterSpec,
@@ -200,6 +202,26 @@ GENERATORS: dict[str, tuple[type[Generator], dict[str, Any]]] = {
             "process": {"name": "Diffusion", "prediction": "data", "sampler": "ddim", "steps": 2},
         },
     ),
+    "sequence_codec": (
+        DiffusionGenerator,
+        {
+            "codec": {"name": "SequenceCodec", "latent": 4, "dim": 8, "depth": 1, "heads": 1},
+            "denoiser": {"name": "RecurrentDenoiser", **_RPG},
+            "process": {"name": "Diffusion", "prediction": "data", "sampler": "ddim", "steps": 2},
+        },
+    ),
+    "conv_codec": (
+        DiffusionGenerator,
+        {
+            "codec": {"name": "ConvCodec", "tokens": 3, "latent": 8, "channels": [4, 4]},
+            "denoiser": {"name": "RecurrentDenoiser", **_RPG},
+            "process": {"name": "Diffusion", "prediction": "data", "sampler": "ddim", "steps": 2},
+        },
+    ),
+    "kde": (
+        KDEGenerator,
+        {"codec": {"name": "TokenCodec", "size": 16}, "nearest": 1, "bandwidth": 0.0},
+    ),
 }
 
 # Generators that are not for every spec: beginnings of the names of those that they are for.
@@ -211,6 +233,10 @@ ONLY: dict[str, tuple[str, ...]] = {
     "generative_adapter": ("lora",),
     "generative_adapter_frobenius": ("lora",),
     "prompt_to_effect": ("lora", "full_mlp", "delta_tied", "peft_lora", "peft_ia3"),
+    # What an autoencoder that is not trained makes of zeros is no base model.
+    "sequence_codec": ("full_mlp", "full_conv"),
+    "conv_codec": ("full_mlp", "full_tied"),
+    "kde": ("lora_alpha", "full_conv", "delta", "peft_vblora"),
 }
 # Roles of the slots that a generator fills alike for every condition.
 ALIKE: dict[str, tuple[str, ...]] = {"zhyper_diag": ("lora_A",), "zhyper_full_shared": ("lora_A",)}
@@ -220,9 +246,9 @@ ALIKE |= dict.fromkeys(("generative_adapter", "generative_adapter_frobenius"), (
 # Generators that say the same to every condition.
 SAME = ("multitask",)
 # Generators whose output does not vary with the numbers of a condition, or not differentiably.
-CONSTANT = ("multitask", "nearest", "weighted_updates")
+CONSTANT = ("multitask", "nearest", "weighted_updates", "kde")
 # Generators that start as a mean of their experts, entry by entry or of the updates.
-MEANS = ("nearest", "weighted", "weighted_updates", "routed", "routed_free", "sg_lora")
+MEANS = ("nearest", "weighted", "weighted_updates", "routed", "routed_free", "sg_lora", "kde")
 
 PAIRS = [(g, s) for s in SPECS for g in GENERATORS if s.startswith(ONLY.get(g, ("",)))]
 
@@ -266,6 +292,10 @@ def generator(name: str, spec_name: str, seed: int = 0) -> Generator:
     net = cls(spec(spec_name), reader, **options).eval()
     if isinstance(net, DescribedExperts):
         net.fill(experts(spec_name))
+    if isinstance(net, KDEGenerator):
+        known = experts(spec_name)
+        first = torch.arange(len(known.weights)) * 2  # of two descriptions each
+        net.fill(Anchors(known.weights.flat, known.pooled[first]))
     return net
 
 
