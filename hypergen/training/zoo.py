@@ -191,6 +191,7 @@ class ZooDataModule(LightningDataModule):
 
         Warns, once, if they are few, or some are equal.
         """
+        self.rows.warn()
         return self.rows.training().to(torch.get_default_dtype())
 
     def experts(self) -> Experts:

@@ -123,16 +123,16 @@ class ZooRows:
         return RandomPermutation(self.symmetry)(flat, seeds)
 
     def training(self) -> Tensor:
-        """`[N, numel]`, all training checkpoints, each in one order of its units if augmented.
-
-        Warns, once, of a zoo that is small or repeats itself.
-        """
+        """`[N, numel]`, all training checkpoints, each in some order of its units if augmented."""
         flat = self.flat("train")
+        return self.permuted(flat, torch.arange(len(flat))) if self.augment else flat
+
+    def warn(self) -> None:
+        """Warns, once, of a zoo that is small or repeats itself."""
         if not self._warned:
             self._warned = True
-            for concern in concerns(self.splits["train"], flat):
-                warnings.warn(concern, stacklevel=2)
-        return self.permuted(flat, torch.arange(len(flat))) if self.augment else flat
+            for concern in concerns(self.splits["train"], self.flat("train")):
+                warnings.warn(concern, stacklevel=3)
 
 
 def concerns(zoo: Zoo, flat: Tensor) -> list[str]:

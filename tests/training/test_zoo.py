@@ -4,11 +4,15 @@ import pytest
 import torch
 
 import hypergen
+from hypergen.conditions import NoCondition
 from hypergen.errors import UsageError
 from hypergen.generators import MLPGenerator
 from hypergen.specs import FullSpec
 from hypergen.training import GeneratorModule, ZooDataModule, fit
 from hypergen.training.loggers import quiet
+from hypergen.training.zoo_rows import concerns
+from hypergen.zoo.canonical import augment
+from hypergen.zoo.networks import MLP
 from hypergen.zoo.store import Architecture, Block, Header, Row, Task, ZooWriter
 
 SPEC = FullSpec(torch.nn.Linear(4, 3))
@@ -117,3 +121,97 @@ def test_what_does_not_fit_says_so(folder):
         GeneratorModule(torch.nn.Identity(), "task").connect(ZooDataModule(folder, "hashing"))
     with pytest.raises(UsageError, match="no checkpoint whose task has a description"):
         _ = ZooDataModule(folder, "hashing", step=7).splits
+
+
+# -- without descriptions, in one order or any -------------------------------------------------
+
+NETWORK = MLP(inputs=3, hidden=(4,), outputs=2)
+
+
+@pytest.fixture(scope="module")
+def permuted(tmp_path_factory):
+    """Sixty runs of one small network, each with its hidden units in another order."""
+    path = tmp_path_factory.mktemp("zoos") / "permuted"
+    spec, draw = NETWORK.spec(), torch.Generator().manual_seed(0)
+    flat = torch.randn(spec.numel, generator=draw)
+    rows = augment(flat.repeat(60, 1), NETWORK.symmetry(), seed=1)
+    rows = rows + 1e-3 * torch.randn(rows.shape, generator=draw)
+    header = Header("permuted", architectures={"net": Architecture(spec, NETWORK.to_dict())})
+    with ZooWriter(path, header) as writer:
+        writer.append([Block("net", rows, [Row(f"run-{i}", 0, "net") for i in range(60)])])
+    return str(path)
+
+
+def unconditional(path, **options) -> ZooDataModule:
+    options = {"batch_size": 16, "split_by": "run", **options}
+    return ZooDataModule(path, "none", **options)
+
+
+def test_without_conditions_no_description_is_needed(permuted, folder):
+    data = unconditional(permuted)
+    batch = next(iter(data.train_dataloader()))
+    assert isinstance(data.encoder, NoCondition)
+    assert batch["weights"].shape == (16, data.spec.numel)
+    assert len(batch["condition"]) == 1
+    assert batch["gather"].tolist() == [0] * 16
+    assert [b["split"] for b in data.val_dataloader()] == ["val"]
+    # Checkpoints of tasks without a description are used too.
+    assert "silent" in {r.task for view in unconditional(folder).splits.values() for r in view.rows}
+    with pytest.raises(UsageError, match="told apart by descriptions"):
+        data.experts()
+
+
+def test_canonical_networks_have_one_order(permuted):
+    data = unconditional(permuted, canonical=True)
+    batch = next(iter(data.train_dataloader()))["weights"]
+    assert float(batch.std(0).max()) < 0.01
+    plain = next(iter(unconditional(permuted).train_dataloader()))["weights"]
+    assert float(plain.std(0).max()) > 0.1
+    assert torch.allclose(batch.sort(1).values, plain.sort(1).values)  # numbers are moved only
+    held = next(iter(data.val_dataloader()))["weights"]  # validation follows the same reference
+    assert torch.allclose(held.mean(0), batch.mean(0), atol=0.01)
+    assert torch.allclose(data.mean, data.rows.flat("train").mean(0))
+    assert float(data.std.max()) < 0.01
+
+
+def test_augmented_networks_are_permuted_anew_for_every_draw(permuted):
+    data = unconditional(permuted, augment=True)
+    first, second = (b["weights"] for b, _ in zip(data.train_dataloader(), range(2), strict=False))
+    again = next(iter(unconditional(permuted, augment=True).train_dataloader()))["weights"]
+    assert torch.equal(first, again)
+    zoo = data.splits["train"].flat()
+    assert not (first[:, None] == zoo[None]).all(-1).any(1).all()
+    inputs = torch.randn(5, 3)
+    call = lambda rows: functional(NETWORK, rows, inputs)  # noqa: E731
+    made, stored = call(torch.cat([first, second])).flatten(1), call(zoo).flatten(1)
+    distance = (made[:, None] - stored).abs().amax(-1)
+    assert float(distance.min(1).values.max()) < 1e-5  # functions of the zoo, all of them
+    held = next(iter(data.val_dataloader()))["weights"]
+    assert torch.equal(held, data.splits["val"].flat())
+
+
+def functional(network, rows, inputs):
+    module, spec = network.module(), network.spec()
+    call = lambda named: torch.func.functional_call(module, named, (inputs,))  # noqa: E731
+    return torch.func.vmap(call)(spec.unpack(rows))
+
+
+def test_small_zoos_and_duplicates_are_named_with_numbers(permuted):
+    data = unconditional(permuted)
+    with pytest.warns(UserWarning, match=r"48 independent training runs .* fewer than 50"):
+        data.training_weights()
+    data.training_weights()  # said once
+    zoo = data.splits["train"]
+    flat = zoo.flat()
+    assert concerns(zoo, flat)[1:] == []
+    flat[3] = flat[5]
+    assert "1 of 48 training checkpoints are bit for bit equal" in concerns(zoo, flat)[1]
+
+
+def test_options_that_contradict_each_other(permuted, folder):
+    with pytest.raises(UsageError, match="choose one"):
+        _ = unconditional(permuted, canonical=True, augment=True).rows
+    with pytest.raises(UsageError, match="split by 'run'"):
+        _ = unconditional(permuted, split_by="task").splits
+    with pytest.raises(UsageError, match="symmetry of an architecture without description"):
+        _ = unconditional(folder, canonical=True).rows

@@ -36,9 +36,9 @@ def test_what_is_fitted_stays():
 
 
 def test_what_does_not_fit_says_so():
-    with pytest.raises(SpecError, match="no codec 'TokenCodek'. Did you mean 'TokenCodec'"):
+    with pytest.raises(SpecError, match=r"no codec 'TokenCodek'. Did you mean 'TokenCodec'"):
         WeightCodec.from_dict(SPEC, "TokenCodek")
-    with pytest.raises(SpecError, match="codec TokenCodec: .*unexpected keyword argument 'width'"):
+    with pytest.raises(SpecError, match=r"codec TokenCodec: .*unexpected keyword argument 'width'"):
         WeightCodec.from_dict(SPEC, {"name": "TokenCodec", "width": 3})
     codec = TokenCodec(SPEC)
     with pytest.raises(SpecError, match="TokenCodec has nothing to train"):

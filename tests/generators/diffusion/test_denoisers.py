@@ -102,7 +102,7 @@ def test_it_is_rebuilt_from_its_description(name):
 
 
 def test_unknown_names_and_bad_options():
-    with pytest.raises(SpecError, match="no denoiser 'Dit'. Did you mean 'DiT'"):
+    with pytest.raises(SpecError, match=r"no denoiser 'Dit'. Did you mean 'DiT'"):
         Denoiser.from_dict("Dit", T, D, POSITIONS, MASK, E)
     with pytest.raises(SpecError, match="a width that heads divide"):
         DiT(T, D, POSITIONS, MASK, E, width=10, heads=4)

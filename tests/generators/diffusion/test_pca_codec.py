@@ -54,7 +54,7 @@ def test_a_share_of_the_variance_decides_their_number():
 def test_what_cannot_be_says_so():
     with pytest.raises(SpecError, match="share below 1 or a whole number"):
         PCACodec(SPEC, 2.5)
-    with pytest.raises(WeightsError, match="9 components are asked for, but .* span 8"):
+    with pytest.raises(WeightsError, match=r"9 components are asked for, but .* span 8"):
         PCACodec(SPEC, 9).fit(FEW)
     with pytest.raises(WeightsError, match="all equal"):
         PCACodec(SPEC, 0.9).fit(FEW[:1].repeat(4, 1))
