@@ -104,6 +104,14 @@ class GPt(DiffusionGenerator):
     def _sample(self, condition: Condition, seeds: Sequence[int], first: int) -> Weights:
         return super()._sample(self._of_latents(condition), seeds, first)
 
+    def memoriser(self, flat: Tensor) -> DiffusionGenerator:
+        """There is none: what is learned are changes, not checkpoints.
+
+        Raises:
+            SpecError: Always.
+        """
+        raise SpecError("G.pt changes given weights: it has no memoriser without a condition")
+
     # -- prompts -------------------------------------------------------------------------------
 
     @torch.no_grad()

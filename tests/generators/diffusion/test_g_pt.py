@@ -189,6 +189,11 @@ def test_bad_input_is_told():
         GPt(SPEC, encoder(), process={"name": "Diffusion", "prediction": "noise"})
 
 
+def test_it_has_no_memoriser():
+    with pytest.raises(SpecError, match="no memoriser"):
+        make().memoriser(torch.zeros(2, SPEC.numel))
+
+
 def test_the_denoiser_alone_wants_weights():
     layout = TokenLayout(SPEC, 5)
     shape = (len(layout), 5, layout.positions, layout.mask, 8)
