@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import tiny
@@ -218,6 +219,36 @@ GENERATORS: dict[str, tuple[type[Generator], dict[str, Any]]] = {
             "process": {"name": "Diffusion", "prediction": "data", "sampler": "ddim", "steps": 2},
         },
     ),
+    "dit": (
+        DiffusionGenerator,
+        {
+            "codec": {"name": "TokenCodec", "size": 16, "by": "channel"},
+            "denoiser": {"name": "DiT", "width": 16, "depth": 1, "heads": 2},
+            "process": {"name": "Diffusion", "prediction": "data", "sampler": "dpm++", "steps": 3},
+            "guidance": 1.5,
+        },
+    ),
+    "pca_mlp_flow": (
+        DiffusionGenerator,
+        {
+            "codec": {"name": "PCACodec", "components": 0.999},
+            "denoiser": {"name": "MLPDenoiser", "hidden": 16, "time_dim": 8},
+            "process": {"name": "FlowMatching", "prediction": "data", "steps": 2},
+        },
+    ),
+    "conv_flow": (
+        DiffusionGenerator,
+        {
+            "codec": {"name": "TokenCodec", "size": 32, "by": "flat", "normalize": "slot"},
+            "denoiser": {"name": "ConvDenoiser", "channels": [4, 8], "time_dim": 8},
+            "process": {
+                "name": "FlowMatching",
+                "prediction": "data",
+                "sampler": "euler",
+                "steps": 2,
+            },
+        },
+    ),
     "kde": (
         KDEGenerator,
         {"codec": {"name": "TokenCodec", "size": 16}, "nearest": 1, "bandwidth": 0.0},
@@ -237,6 +268,9 @@ ONLY: dict[str, tuple[str, ...]] = {
     "sequence_codec": ("full_mlp", "full_conv"),
     "conv_codec": ("full_mlp", "full_tied"),
     "kde": ("lora_alpha", "full_conv", "delta", "peft_vblora"),
+    "dit": ("lora_alpha", "lora_gpt2", "full_conv", "full_tied", "delta", "prefix", "peft_dora"),
+    "pca_mlp_flow": ("lora_llama", "full_mlp", "delta_tied", "peft_ia3"),
+    "conv_flow": ("full_mlp", "delta_tied", "adapter"),
 }
 # Roles of the slots that a generator fills alike for every condition.
 ALIKE: dict[str, tuple[str, ...]] = {"zhyper_diag": ("lora_A",), "zhyper_full_shared": ("lora_A",)}
@@ -248,7 +282,16 @@ SAME = ("multitask",)
 # Generators whose output does not vary with the numbers of a condition, or not differentiably.
 CONSTANT = ("multitask", "nearest", "weighted_updates", "kde")
 # Generators that start as a mean of their experts, entry by entry or of the updates.
-MEANS = ("nearest", "weighted", "weighted_updates", "routed", "routed_free", "sg_lora", "kde")
+MEANS = (
+    "nearest",
+    "weighted",
+    "weighted_updates",
+    "routed",
+    "routed_free",
+    "sg_lora",
+    "kde",
+    "pca_mlp_flow",
+)
 
 PAIRS = [(g, s) for s in SPECS for g in GENERATORS if s.startswith(ONLY.get(g, ("",)))]
 
@@ -292,6 +335,9 @@ def generator(name: str, spec_name: str, seed: int = 0) -> Generator:
     net = cls(spec(spec_name), reader, **options).eval()
     if isinstance(net, DescribedExperts):
         net.fill(experts(spec_name))
+    if isinstance(net, DiffusionGenerator) and not net.codec.sized:
+        flat = experts(spec_name).weights.flat()
+        net.prepare(SimpleNamespace(training_weights=lambda: flat))
     if isinstance(net, KDEGenerator):
         known = experts(spec_name)
         first = torch.arange(len(known.weights)) * 2  # of two descriptions each

@@ -40,8 +40,8 @@ class DiT(Denoiser):
     tokens, and one model reads networks of several architectures (`positions`, `present`).
 
     Time and the pooled condition modulate every block and the output; all tokens of the condition
-    are read by cross-attention, whose keys and values are computed once a sampling (`read`). Every
-    residual branch and the head start at zero.
+    are read by cross-attention, whose keys and values are computed once a sampling (`read`). The
+    head and the gates of self-attention and MLP start at zero.
 
     Cost of a step, for B networks of T tokens and w = `width`: about 2 · B · T · depth · (4 + 2 ·
     ratio + 2 · cross) · w² + 4 · B · T² · depth · w operations, and 12 · B · depth · w² for the
@@ -203,7 +203,8 @@ class _Block(nn.Module):
         self.out = nn.Linear(width, width)
         self.cross_norm = nn.LayerNorm(width) if cross else None
         self.cross_query = nn.Linear(width, width) if cross else None
-        self.cross_out = zero_linear(width, width) if cross else None
+        # Not zero, as a gate would be: the condition is there from the first step on.
+        self.cross_out = nn.Linear(width, width) if cross else None
         self.mlp = nn.Sequential(
             nn.Linear(width, hidden),
             nn.GELU(approximate="tanh"),
