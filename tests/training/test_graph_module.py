@@ -10,7 +10,7 @@ import hypergen
 from hypergen.errors import RunError, UsageError, WeightsError
 from hypergen.generators.graph import GraphHypernetwork
 from hypergen.training import fit
-from hypergen.training.architectures import ImageArchitectures
+from hypergen.training.architectures import ImageArchitectures, TextArchitectures
 from hypergen.training.graph_module import GraphHypernetworkModule
 from hypergen.training.loggers import quiet
 from hypergen.zoo.architectures import ArchitectureSpace, ImageProblem
@@ -164,3 +164,34 @@ def test_what_cannot_train_is_refused():
         module().connect(object())
     with pytest.raises(RunError, match="not of a graph hypernetwork"):
         module().start_from(torch.nn.Linear(1, 1), "x")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("family", ["cells", "resnet", "convnext", "vit", "mlp", "gpt", "llama"])
+def test_every_family_trains_in_bfloat16_and_every_tensor_gets_a_gradient(family, tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("all the world's a stage, and all the men and women merely players " * 9)
+    space = ArchitectureSpace({family: 1.0}, (4, 8), (1, 2), norm_free=0.5)
+    options = {"space": space, "meta_batch": 2, "batch_size": 4}
+    tokens = family in ("gpt", "llama")
+    own = TextArchitectures(str(path), context=8, **options) if tokens else data(**options)
+    batch = next(iter(own.train_dataloader()))
+    built = module()
+    built.connect(own)
+    made = []
+    built.generator.register_forward_hook(lambda _, __, out: made.extend(out))
+    plain = built._losses(batch)[0]
+    for weights in made:
+        weights.flat().retain_grad()
+    plain.sum().backward()
+    for weights in made:
+        grads = weights.spec.from_flat(weights.flat().grad).named()
+        # Biases of keys change nothing, and the few rectifiers of a squeeze may all be at rest.
+        free = ("bias", "squeeze", "excite")
+        dead = [n for n, g in grads.items() if not g.any() and not any(f in n for f in free)]
+        assert not dead
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = built._losses(batch)[0]
+    assert torch.allclose(losses, plain, atol=0.3, rtol=0.1)
+    losses.sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in built.generator.parameters())

@@ -26,9 +26,10 @@ def architectures_command(args: argparse.Namespace, run: Path) -> dict[str, Any]
     """Evaluates a graph hypernetwork, prints the table, writes numbers and picture if asked for.
 
     Args:
-        args: `report` (folder or None), `json`, and, if they are there, `samples`,
-            `architectures` (of a split or kind), `sgd_steps` (of the trained networks),
-            `init_steps` (train from generated starts instead), `against` (further runs),
+        args: `report` (folder or None), `json`, and, if they are there, `samples`, `split` (of the
+            architectures: "test" stands for all but train and val, or with `init_steps` for those
+            drawn as in training), `architectures` (of a split or kind), `sgd_steps` (of the trained
+            networks), `init_steps` (train from generated starts instead), `against` (further runs),
             `init_lr`, `init_noise`, `init_orthogonal`, `optimizer` and `seed`.
         run: The run folder.
 
@@ -55,6 +56,12 @@ def architectures_command(args: argparse.Namespace, run: Path) -> dict[str, Any]
     optimizer: Any = getattr(args, "optimizer", "sgd")
     count = getattr(args, "architectures", None)
     steps, sgd_steps = getattr(args, "init_steps", None), getattr(args, "sgd_steps", None)
+    split = getattr(args, "split", "test")
+    if split not in space.splits(problem.signature):
+        raise UsageError(
+            f"--split {split}: the run's architectures have the splits "
+            f"{', '.join(space.splits(problem.signature))}"
+        )
     found: Any
     if steps is None:
         for name, unset in _INITS_ONLY.items():
@@ -63,7 +70,13 @@ def architectures_command(args: argparse.Namespace, run: Path) -> dict[str, Any]
         rate = 0.1 if optimizer == "sgd" else 1e-3
         training = NetworkTraining(sgd_steps, rate, optimizer) if sgd_steps else None
         found = evaluate_architectures(
-            _load(run), problem, space, count=count or 32, training=training, **shared
+            _load(run),
+            problem,
+            space,
+            splits=None if split == "test" else [split],
+            count=count or 32,
+            training=training,
+            **shared,
         )
     else:
         if sgd_steps is not None:
@@ -80,6 +93,7 @@ def architectures_command(args: argparse.Namespace, run: Path) -> dict[str, Any]
             space,
             NetworkTraining(steps, optimizer=optimizer),
             rates=getattr(args, "init_lr", None),
+            split=split,
             count=count or 8,
             noise=getattr(args, "init_noise", 0.0),
             orthogonal=getattr(args, "init_orthogonal", False),

@@ -75,12 +75,21 @@ def test_starts_against_another_run(run, tmp_path, capfd):
     assert found["settings"]["orthogonal"] is True
 
 
+def test_one_split_alone(run, capfd):
+    words = ["evaluate", str(run), "--architectures", "1", "--samples", "40", "--split", "deep"]
+    assert cli.main([*words, "--json"]) == 0
+    assert set(json.loads(capfd.readouterr().out)["splits"]) == {"deep"}
+    assert cli.main([*words, "--json", "--init-steps", "1", "--init-lr", "0.1"]) == 0
+    assert json.loads(capfd.readouterr().out)["split"] == "deep"
+
+
 def test_options_that_do_not_go_together(run, fails, tmp_path):
     assert "--against needs --init-steps" in fails(run, "--against", run)
     assert "--init-noise needs --init-steps" in fails(run, "--init-noise", "1")
     assert "exclude" in fails(run, "--init-steps", "1", "--sgd-steps", "1")
     assert "two runs are called 'first'" in fails(run, "--init-steps", "1", "--against", run)
     assert "--k is for suites of tasks" in fails(run, "--k", "1")
+    assert "test, wide, deep" in fails(run, "--split", "dense")
     assert "does not exist" in fails(run, "--init-steps", "1", "--against", tmp_path / "none")
 
 
