@@ -62,8 +62,8 @@ def fails(capsys, *words) -> str:
 def test_help_names_every_verb(capsys):
     assert cli.main(["--help"]) == 0
     out = capsys.readouterr().out
-    verbs = ["demo", "fit", "validate", "test", "generate", "combine", "evaluate", "pack"]
-    verbs += ["graph", "init", "methods", "bench"]
+    verbs = ["demo", "fit", "validate", "test", "generate", "combine", "evaluate", "audit"]
+    verbs += ["pack", "graph", "init", "methods", "bench"]
     verbs += ["zoo build", "zoo verify", "zoo import", "zoo info"]
     lines = [line.strip() for line in out.splitlines() if line.startswith("  ")]
     assert [line.split("  ")[0] for line in lines][: len(verbs)] == verbs

@@ -1,6 +1,7 @@
 """Honest numbers: generated weights beside every baseline, with intervals, and their report."""
 
 from hypergen.evaluation.assets import RunAssets
+from hypergen.evaluation.audit import Audit
 from hypergen.evaluation.baselines import DescriptionBank
 from hypergen.evaluation.bootstrap import Bootstrap, Scores, gap_closed
 from hypergen.evaluation.calibration import Calibration, calibrate
@@ -11,6 +12,7 @@ from hypergen.evaluation.few_shot import evaluate_few_shot
 from hypergen.evaluation.few_shot_result import FewShot
 from hypergen.evaluation.gain import GainFit, MeasuredGain, fit_gain, measure_gain
 from hypergen.evaluation.methods import Split
+from hypergen.evaluation.networks import NetworkScores, evaluate_networks
 from hypergen.evaluation.report import write_report
 from hypergen.evaluation.result import Evaluation, SplitResult
 from hypergen.evaluation.stories import evaluate_stories
@@ -19,6 +21,7 @@ from hypergen.evaluation.stories_result import StoryEvaluation
 from hypergen.evaluation.zoo import Zoo
 
 __all__ = [
+    "Audit",
     "Bootstrap",
     "Calibration",
     "DescriptionBank",
@@ -26,6 +29,7 @@ __all__ = [
     "FewShot",
     "GainFit",
     "MeasuredGain",
+    "NetworkScores",
     "RunAssets",
     "Scores",
     "Split",
@@ -38,6 +42,7 @@ __all__ = [
     "default_splits",
     "evaluate",
     "evaluate_few_shot",
+    "evaluate_networks",
     "evaluate_stories",
     "fit_demo_gain",
     "fit_gain",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hypergen._utils.errors import RunError, UsageError
-from hypergen.evaluation.audit.audit import BASELINES, CHECKPOINTS, audit
+from hypergen.evaluation.audit.auditing import BASELINES, CHECKPOINTS, audit
 from hypergen.evaluation.audit.files import check_spec, read_weights
 from hypergen.evaluation.audit.records import Networks
 from hypergen.evaluation.audit.result import Audit
