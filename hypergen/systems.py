@@ -223,6 +223,9 @@ SYSTEMS: tuple[System, ...] = (
             Paper("D2NWG", 2024, "2402.18153"),
             Paper("SANE", 2024, "2406.09997"),
         ),
+        status="available",
+        recipe="configs/sane.yaml",
+        code="hypergen/generators/diffusion/density.py",
     ),
     System(
         "B6",
