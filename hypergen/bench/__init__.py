@@ -13,7 +13,7 @@ from typing import Any
 
 from hypergen._utils.errors import UsageError, did_you_mean
 
-BENCHMARKS = ("core", "zoo", "text2lora", "document", "diffusion")
+BENCHMARKS = ("core", "zoo", "text2lora", "document", "diffusion", "graph")
 
 
 def run_benchmark(name: str) -> dict[str, Any]:
