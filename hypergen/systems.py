@@ -188,12 +188,18 @@ SYSTEMS: tuple[System, ...] = (
         "sampled",
         "noise → (subsets of) weights, by latent diffusion",
         (Paper("p-diff", 2024, "2402.13144"),),
+        status="available",
+        recipe="configs/p_diff.yaml",
+        code="hypergen/generators/diffusion/generator.py",
     ),
     System(
         "B2",
         "sampled",
         "task text or example style → LoRA and vision weights, by latent diffusion",
         (Paper("COND P-DIFF", 2024, "2408.01415"),),
+        status="available",
+        recipe="configs/cond_p_diff.yaml",
+        code="hypergen/generators/diffusion/dit.py",
     ),
     System(
         "B3",
@@ -232,6 +238,9 @@ SYSTEMS: tuple[System, ...] = (
         "sampled",
         "noise → whole networks, by flow matching on canonical weights",
         (Paper("DeepWeightFlow", 2026, "2601.05052"),),
+        status="available",
+        recipe="configs/deep_weight_flow.yaml",
+        code="hypergen/generators/diffusion/flow_matching.py",
     ),
     System(
         "C1",

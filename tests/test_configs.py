@@ -18,11 +18,13 @@ from hypergen import cli
 ROOT = Path(__file__).parent.parent
 # Recipes of zoos (`zoo_*`) are built in tests/zoo; what trains on one, or on a language model
 # (tests/training/test_language.py) or on architectures (tests/training/test_graph_recipes.py), or
-# samples what a zoo holds (tests/training/test_sampled_recipes.py, test_embedding_recipes.py), has a test of its own.
+# samples what a zoo holds (tests/training/test_{sampled,embedding,diffusion}_recipes.py), has a test
+# of its own.
+SAMPLED = ("rpg", "g_pt", "sane", "d2nwg", "hyper_diffusion", "p_diff", "cond_p_diff", "deep_weight")
 RECIPES = [
     path
     for path in sorted((ROOT / "configs").glob("*.yaml"))
-    if not path.name.startswith(("zoo_", "from_zoo", "ghn", "loga", "rpg", "g_pt", "sane", "d2nwg", "hyper_diffusion"))
+    if not path.name.startswith(("zoo_", "from_zoo", "ghn", "loga", *SAMPLED))
     and "smollm2" not in path.name
 ]
 # More than the 160 subsets that are held out or validate.
