@@ -13,11 +13,12 @@ from hypergen._utils.seeding import generator as seeded
 class PositionCodes(nn.Module):
     """A code for each of n positions, whatever n is.
 
-    Cosines of the position with fixed frequencies, projected: no position repeats another, so that
-    rows of wide layers are not copies of each other. With `chirp` the frequency rises along the
+    The first R positions are R orthogonal vectors. Further ones are cosines of the position with
+    fixed frequencies, projected: none repeats another, so that rows of wide layers are not copies
+    of each other. With `chirp` the frequency rises along the
     positions: codes of two sets are then as far from orthogonal as random vectors are, so that what
-    one layer writes reaches the next with the variance that it would have in a random network. The
-    first positions get a learnt vector in addition.
+    one layer writes reaches the next with the variance that it would have in a random network. A
+    table adds a learnt vector to the first positions.
 
     Args:
         dim: Width R of a code; its entries have mean square 1 at the start.
@@ -43,6 +44,7 @@ class PositionCodes(nn.Module):
         fastest: float = math.pi,
     ) -> None:
         super().__init__()
+        self.dim = dim
         features = 2 * dim
         rng = seeded("position codes", name, axes, features)
         frequencies = torch.rand(axes, features, generator=rng, dtype=torch.float64) * fastest
@@ -67,8 +69,11 @@ class PositionCodes(nn.Module):
 
     def first(self, count: int) -> Tensor:
         """Codes of the positions 0 to `count` - 1, `[count, R]`."""
-        steps = torch.arange(count, device=self.frequencies.device)[:, None]
-        out = self(steps)
+        own = torch.eye(min(count, self.dim), self.dim, device=self.frequencies.device)
+        out = own * math.sqrt(self.dim)
+        if count > self.dim:
+            further = torch.arange(self.dim, count, device=self.frequencies.device)
+            out = torch.cat([out, self(further[:, None])])
         if self.table is None:
             return out
         own = self.table[:count]

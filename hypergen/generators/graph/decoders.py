@@ -46,10 +46,12 @@ class MatrixDecoder(nn.Module, ABC):
         normalize: `fan_in` multiplies by the standard deviation at the start, sqrt(β / fan_in),
             what is of variance about 1 (GHN-2); `standard` brings each tensor to exactly that
             standard deviation, times a learnt gain of each tensor.
-        noise: Amount ν of fixed orthogonal noise; 0 for none. A matrix of m = min(rows, columns)
-            starts with ν · m parts of noise in its variance, to `freedom` parts of the other. With
-            1, no singular value of either stands out: what is of low rank (or repeats) cannot
-            drive the activations of wide networks up. From there each tensor learns its share.
+        noise: Amount ν of fixed orthogonal noise; 0 for none. Of a matrix with m = min(rows,
+            columns) above `freedom`, ν · (m - freedom) parts of the variance are noise at the
+            start, and `freedom` parts are not; smaller ones have none. With 1 the noise fills the
+            directions that are out of reach, and no singular value stands out: what is of low rank
+            (or repeats) cannot drive the activations of wide networks up. From there each tensor
+            learns its share.
         freedom: The rank of what a subclass builds.
 
     Raises:
@@ -128,9 +130,9 @@ class MatrixDecoder(nn.Module, ABC):
             scale = std * (square + 1e-12).rsqrt()
         else:
             scale = std
-        if self.share is not None:
-            least = min(group.rows, group.columns * group.positions)
-            share = (self.share(x)[:, 0] + math.log(self.noise * least / self.freedom)).sigmoid()
+        beyond = min(group.rows, group.columns * group.positions) - self.freedom
+        if self.share is not None and beyond > 0:
+            share = (self.share(x)[:, 0] + math.log(self.noise * beyond / self.freedom)).sigmoid()
             noise = std * share.sqrt()
             scale = scale * (1 - share).sqrt()
         return Made(left, right * scale.view(-1, *[1] * (right.dim() - 1)), noise)

@@ -94,7 +94,7 @@ class GraphHypernetwork(SavedModule):
         made = make_decoder(dim, decoder)
         self.adapters = made if isinstance(made, LoRADecoder) else None
         self.matrices = made if isinstance(made, MatrixDecoder) else None
-        self.vectors = VectorDecoder(dim, rank=32, table=128) if self.matrices else None
+        self.vectors = VectorDecoder(dim, rank=64, table=128) if self.matrices else None
         self.condition: ConditionEncoder | None = None
         self.modulate: nn.Linear | None = None
         if condition is not None:

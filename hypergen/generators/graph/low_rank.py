@@ -32,7 +32,7 @@ class LowRankDecoder(MatrixDecoder):
     def __init__(
         self,
         dim: int,
-        rank: int = 32,
+        rank: int = 64,
         features: int = 256,
         table: int = 128,
         normalize: Normalize = "standard",
