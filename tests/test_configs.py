@@ -18,9 +18,9 @@ from hypergen import cli
 ROOT = Path(__file__).parent.parent
 # Recipes of zoos (`zoo_*`) are built in tests/zoo; what trains on one, or on a language model
 # (tests/training/test_language.py) or on architectures (tests/training/test_graph_recipes.py), or
-# samples what a zoo holds (tests/training/test_{sampled,embedding,diffusion}_recipes.py), has a test
-# of its own.
-SAMPLED = ("rpg", "g_pt", "sane", "d2nwg", "hyper_diffusion", "p_diff", "cond_p_diff", "deep_weight")
+# samples what a zoo holds (tests/training/test_{sampled,embedding,diffusion}_recipes.py), has its
+# own test.
+SAMPLED = ("rpg", "g_pt", "sane", "d2nwg", "hyper_diff", "p_diff", "cond_p_diff", "deep_weight")
 RECIPES = [
     path
     for path in sorted((ROOT / "configs").glob("*.yaml"))
