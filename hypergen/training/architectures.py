@@ -202,6 +202,7 @@ class ImageArchitectures(ArchitectureDataModule):
         pixels: Height and width to which images are reduced; their own when None.
         samples: Number of training images to keep; all when None.
         augment: Whether training images are shifted and, of CIFAR-10, flipped.
+        folder: Folder of the images' parquet files; `$HYPERGEN_DATA/vision` when None.
         space: The architectures.
         **options: See `ArchitectureDataModule`.
     """
@@ -212,11 +213,13 @@ class ImageArchitectures(ArchitectureDataModule):
         pixels: int | None = None,
         samples: int | None = None,
         augment: bool = False,
+        folder: str | None = None,
         space: ArchitectureSpace | None = None,
         **options: Any,
     ) -> None:
         self.source, self.pixels, self.samples, self.augment = source, pixels, samples, augment
-        problem = ImageProblem(source, pixels, samples, augment)
+        self.folder = folder
+        problem = ImageProblem(source, pixels, samples, augment, folder)
         super().__init__(problem=problem, space=space or ArchitectureSpace(), **options)
 
 

@@ -93,6 +93,7 @@ class ImageProblem(LearningProblem):
         pixels: Height and width to which images are reduced; their own when None.
         samples: Number of training images to keep; all when None.
         augment: Whether training images are shifted by up to an eighth, and, of CIFAR-10, flipped.
+        folder: Folder of the parquet files; `$HYPERGEN_DATA/vision` when None.
 
     Raises:
         UsageError: An unknown source.
@@ -102,19 +103,20 @@ class ImageProblem(LearningProblem):
     pixels: int | None = None
     samples: int | None = None
     augment: bool = False
+    folder: str | None = None
 
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
             hint = did_you_mean(self.source, SOURCES)
             raise UsageError(f"unknown source of images {self.source!r}.{hint}")
-        if self.source == "digits" and (self.pixels or self.samples):
-            raise UsageError("digits come as they are: leave pixels and samples out")
+        if self.source == "digits" and (self.pixels or self.samples or self.folder):
+            raise UsageError("digits come as they are: leave pixels, samples and folder out")
 
     def _images(self) -> Any:
         source: ImageSource = Digits()
         if self.source != "digits":
             cls = MNIST if self.source == "mnist" else CIFAR10
-            source = cls(size=self.pixels, samples=self.samples)
+            source = cls(folder=self.folder, size=self.pixels, samples=self.samples)
         return source.load()
 
     @property

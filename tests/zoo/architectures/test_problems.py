@@ -93,6 +93,10 @@ def test_bad_input_says_what_to_do(tmp_path, monkeypatch):
         ImageProblem("digits", pixels=4)
     with pytest.raises(RunError, match="HYPERGEN_DATA"):
         _ = TextProblem().signature
+    with pytest.raises(RunError, match="HYPERGEN_DATA"):
+        _ = ImageProblem("cifar10").signature
+    with pytest.raises(RunError, match=str(tmp_path)):
+        _ = ImageProblem("cifar10", folder=str(tmp_path)).signature
     with pytest.raises(UsageError, match="cannot be read"):
         _ = TextProblem(str(tmp_path / "none.txt")).signature
     with pytest.raises(UsageError, match="context"):
