@@ -136,7 +136,9 @@ def audit(
         clouds = _clouds(
             made, spaces, mapped, geometries, behaviour, judge_by, overlap, tasks_matter
         )
-        dominated = _dominated(clouds, samples, heldout, overlap, resampler, tasks_matter)
+        # Without conditions, a baseline's networks are for the tasks of their own checkpoints.
+        same_task = tasks_matter and similarity is not None
+        dominated = _dominated(clouds, samples, heldout, resampler, same_task)
         quality = _quality(behaviour, clouds, judge_by.quality)
         stages.update(1)
     stages.close()
@@ -249,7 +251,6 @@ def _dominated(
     clouds: list[Cloud],
     samples: Networks,
     heldout: Networks,
-    overlap: Overlap | None,
     resampler: Resampler,
     same_task: bool,
 ) -> dict[str, Dominated]:

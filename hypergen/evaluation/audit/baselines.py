@@ -123,7 +123,9 @@ def make_baselines(
         add("autoencoder", reconstruct(flat[anchor].clone()).detach())
     if similarity is None:
         # With conditions, it gives back the checkpoint of the nearest one, which is there already.
-        add("minimiser", memorise(spec, flat, count, seed))
+        found = memorise(spec, flat, count, seed)
+        remembered = torch.cdist(found, flat).argmin(1)
+        made.append(Baseline("minimiser", found, training.tasks[remembered]))
     return made
 
 

@@ -60,6 +60,7 @@ class Geometry:
         nearest: `samples`, `heldout`, `training` and `pool` → positions of the nearest networks.
         duplicates: Training networks (of those looked at) that equal one of another run.
         shared: Held-out networks that equal a training network.
+        leaked: Samples that equal a held-out network.
     """
 
     space: str
@@ -81,6 +82,7 @@ class Geometry:
     nearest: dict[str, Tensor]
     duplicates: int
     shared: int
+    leaked: int
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the single distances."""
@@ -192,6 +194,7 @@ def measure(
         | {"training": apart.argmin(1), "pool": pool},
         duplicates=int((left_out <= tiny).sum()),
         shared=int((found["heldout"].values <= tiny).sum()),
+        leaked=int((space.distances(own.samples, own.heldout).min(1).values <= tiny).sum()),
     )
 
 

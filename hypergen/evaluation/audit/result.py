@@ -90,6 +90,11 @@ class Audit:
                 f"{plain.shared} of {self.counts['heldout']} held-out networks equal a training "
                 "network: they are no reference for new ones"
             )
+        if plain.leaked:
+            out.append(
+                f"{plain.leaked} of {self.counts['samples']} samples equal a held-out network: "
+                "their generator has seen what it is compared with"
+            )
         if self.counts["training"] < self.counts["training_of"]:
             out.append(
                 f"compared with {self.counts['training']:,} of {self.counts['training_of']:,} "

@@ -117,7 +117,9 @@ def flags_of(
 
 def decisive(dominated: Mapping[str, Dominated]) -> Dominated | None:
     """The dominated shares that count: with units matched, if that is known."""
-    return dominated.get("canonical") or dominated.get("plain")
+    found = dominated.get("canonical") or dominated.get("plain")
+    # No baseline may be for the task of any sample.
+    return None if found is None or math.isnan(found.samples.value) else found
 
 
 def judge(

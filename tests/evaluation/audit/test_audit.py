@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from hypergen._utils.io import dump_json
 from hypergen.errors import UsageError, WeightsError
-from hypergen.evaluation.audit import Networks
+from hypergen.evaluation.audit import Behaviour, Networks
 from hypergen.evaluation.audit.baselines import memorise
 from hypergen.zoo.canonical import augment, symmetry_of
 
@@ -202,6 +203,17 @@ def test_without_scores_only_weights_are_compared(digits):
     assert digits.run(Networks.of(chosen(digits)), judge_by=None).verdict.kind == "copies"
 
 
+def test_nan_outputs_are_worse_than_any(digits):
+    def score(flat, tasks, generated):
+        found = digits.judge.score(flat, tasks, generated)
+        quality = torch.full_like(found.quality, torch.nan) if generated else found.quality
+        return Behaviour(quality, found.predictions, found.tasks)
+
+    judge = replace(digits.judge, score=score, answers=None)
+    audit = digits.run(Networks.of(digits.unknown.flat), judge_by=judge)
+    assert audit.verdict.kind in ("broken", "inside")
+
+
 def test_without_a_description_there_is_one_space(digits):
     audit = digits.run(Networks.of(digits.unknown.flat), config=None)
     assert list(audit.spaces) == ["plain"]
@@ -270,3 +282,5 @@ def test_duplicates_are_told_with_numbers(digits):
     shared = Networks.of(digits.training.flat[:24], digits.heldout.groups)
     found = audit(digits.zoo.spec, samples, digits.training, shared, **options)
     assert "24 of 24 held-out networks equal a training network" in found.to_table()
+    seen = digits.run(Networks.of(digits.heldout.flat), judge_by=None, resamples=20)
+    assert "24 of 24 samples equal a held-out network" in seen.to_table()

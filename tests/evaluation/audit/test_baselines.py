@@ -90,6 +90,9 @@ def test_mixtures_of_matched_networks_come_from_the_canonical_form():
 
 def test_the_memoriser_remembers_different_networks():
     networks = training(20)
+    networks = Networks(networks.flat, networks.groups, torch.arange(20))
+    made = by_kind(make_baselines(SPEC, networks, count=10))["minimiser"]
+    torch.testing.assert_close(made.flat, networks.flat[made.tasks], atol=1e-2, rtol=0)
     found = memorise(SPEC, networks.flat, 30, seed=0)
     distances, nearest = torch.cdist(found.double(), networks.flat.double()).min(1)
     assert float(distances.max()) < 1e-3

@@ -38,6 +38,7 @@ NEW = Geometry(
     nearest={},
     duplicates=0,
     shared=0,
+    leaked=0,
 )
 GOOD = Quality(median=0.95, low=0.9, floor=0.3, name="accuracy")
 
