@@ -39,6 +39,9 @@ class DiffusionGenerator(Generator):
     `sample`, which `generate` uses, draws the noise of each row by the row's own seed and takes it
     to data in `process.steps` steps; `forward` does so with seed 0, differentiably.
 
+    On several processes the first stage needs `strategy="ddp_find_unused_parameters_true"`: it
+    leaves the denoiser alone, as the second one does the codec.
+
     Cost: a training step encodes a batch and evaluates the denoiser forwards and backwards; a
     sample costs `process.steps` evaluations (times two or four for Heun and RK4), twice with
     guidance, and one decoding. What depends on the condition alone is computed once for all steps.
@@ -274,15 +277,21 @@ class DiffusionGenerator(Generator):
         if not hasattr(self, "denoiser"):
             raise WeightsError("the codec is not fitted: call prepare(data), or load a generator")
         parts, rows = [], range(len(condition))
-        with progress(total=len(condition), desc="sampling", unit="network") as bar:
+        total = len(condition) * self.process.steps
+        with progress(total=total, desc=f"sampling {len(condition)}", unit="step") as bar:
             for start in range(0, len(condition), self.chunk):
                 part = rows[start : start + self.chunk]
                 own = condition if len(part) == len(rows) else condition[part.start : part.stop]
-                parts.append(self._sample(own, seeds[part.start : part.stop], start))
-                bar.update(len(part))
+                parts.append(self._sample(own, seeds[part.start : part.stop], start, bar.update))
         return parts[0] if len(parts) == 1 else Weights.cat(parts)
 
-    def _sample(self, condition: Condition, seeds: Sequence[int], first: int) -> Weights:
+    def _sample(
+        self,
+        condition: Condition,
+        seeds: Sequence[int],
+        first: int,
+        advance: Callable[[int], object],
+    ) -> Weights:
         padding = self.whitening.padding
         drawn = {
             s: torch.randn(padding.shape, generator=seeded("diffusion", s)) for s in set(seeds)
@@ -301,6 +310,7 @@ class DiffusionGenerator(Generator):
 
         def watch(step: int, x: Tensor) -> None:
             finite.append(torch.isfinite(x).all(-1))
+            advance(len(x))
 
         latents = self.process.sample(predict, noise, generators, watch)
         good = torch.stack(finite)  # looked at once, after all steps
