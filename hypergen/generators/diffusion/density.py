@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
-from hypergen._utils.errors import ConditionError, SpecError, WeightsError
-from hypergen._utils.seeding import generator as seeded
+from hypergen._utils.errors import ConditionError, WeightsError
 from hypergen.conditions import Condition, ConditionEncoder, NoCondition
 from hypergen.generators.base import Generator
 from hypergen.generators.diffusion.anchors import Anchors, anchors_of
 from hypergen.generators.diffusion.codec import WeightCodec
 from hypergen.generators.diffusion.denoising import Denoising, is_denoising
+from hypergen.generators.diffusion.kernels import Joint, Rule, check_options, draw, kernel_width
 from hypergen.generators.library.experts import top_softmax
 from hypergen.generators.objectives import Reconstruction
 from hypergen.specs import Weights, WeightSpec
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-Joint = Literal["network", "token", "entry"]
-Rule = Literal["scott", "silverman"]
 
 _ROWS = 256  # checkpoints that are encoded, or samples that are decoded, at a time
 
@@ -101,7 +97,7 @@ class KDEGenerator(Generator):
             "anchors": anchors,
         }
         super().__init__(spec, encoder, config)
-        _check(bandwidth, joint, metric, best, order, most, nearest, temperature)
+        check_options(bandwidth, joint, metric, best, order, most, nearest, temperature)
         if nearest is not None and isinstance(encoder, NoCondition):
             raise ConditionError("nearest chooses anchors by their condition, and there is none")
         if nearest is not None and any(p.requires_grad for p in encoder.parameters()):
@@ -241,35 +237,10 @@ class KDEGenerator(Generator):
     def _draw(
         self, embeddings: Tensor, spread: Tensor, probability: Tensor, seeds: Sequence[int]
     ) -> Tensor:
-        """Latents `[B, T, D]` around `embeddings` `[N, T, D]` with `probability` `[B, N]`."""
-        shape = embeddings.shape[1:]
-        picks = {"network": 1, "token": shape[0], "entry": shape.numel()}[self.joint]
-        drawn = {}
-        for seed in set(seeds):
-            draw = seeded("kde", seed)
-            uniform = torch.rand(picks, generator=draw, dtype=torch.float64)
-            drawn[seed] = uniform, torch.randn(shape, generator=draw)
-        uniform, noise = (
-            torch.stack([drawn[seed][i] for seed in seeds]).to(embeddings.device) for i in (0, 1)
-        )
-        ends = probability.double().cumsum(1)
-        # Below the last end, whatever the sum rounds to; an anchor of probability 0 is never drawn.
-        chosen = torch.searchsorted(ends, uniform * ends[:, -1:], right=True)
-        chosen = chosen.clamp(max=len(embeddings) - 1).repeat_interleave(
-            shape.numel() // picks, dim=1
-        )
-        centres = embeddings.flatten(1).gather(0, chosen).unflatten(1, shape)
-        width = self._bandwidth(len(embeddings), shape.numel() // picks)
-        mask = self.codec.mask.to(noise.device)
-        return centres + width * spread * noise.to(centres) * mask
-
-    def _bandwidth(self, count: int, dimensions: int) -> float:
-        if not isinstance(self.bandwidth, str):
-            return float(self.bandwidth)
-        count = count if self.nearest is None else min(count, self.nearest)
-        if self.bandwidth == "silverman":
-            return (count * (dimensions + 2) / 4) ** (-1 / (dimensions + 4))
-        return float(count ** (-1 / (dimensions + 4)))
+        count = len(embeddings) if self.nearest is None else min(len(embeddings), self.nearest)
+        centres, noise, dimensions = draw(embeddings, probability, seeds, self.joint)
+        width = kernel_width(self.bandwidth, count, dimensions)
+        return centres + width * spread * noise * self.codec.mask.to(noise.device)
 
     def _decode(self, latents: Tensor) -> Weights:
         return self.spec.from_flat(
@@ -384,31 +355,3 @@ class KDEGenerator(Generator):
         if found is not None and found.dim() == 3 and len(found) != self.config["anchors"]:
             self._resize(len(found))
         super().load_tensors(state, origin)
-
-
-def _check(
-    bandwidth: float | str,
-    joint: str,
-    metric: str | None,
-    best: float,
-    order: str,
-    most: int | None,
-    nearest: int | None,
-    temperature: float,
-) -> None:
-    """Raises SpecError on settings that are out of range."""
-    if isinstance(bandwidth, str):
-        if bandwidth not in get_args(Rule):
-            raise SpecError(f"bandwidth is a number, scott or silverman, not {bandwidth!r}")
-    elif not 0 <= bandwidth < math.inf:
-        raise SpecError(f"bandwidth must not be negative, not {bandwidth}")
-    if joint not in get_args(Joint):
-        raise SpecError(f"joint is network, token or entry, not {joint!r}")
-    if not 0 < best <= 1:
-        raise SpecError(f"best is a share of the checkpoints, above 0 and up to 1, not {best}")
-    if best < 1 and metric is None:
-        raise SpecError("best below 1 needs metric=, such as 'val.accuracy'")
-    if order not in ("high", "low"):
-        raise SpecError(f"order is high or low, not {order!r}")
-    if min(most or 1, nearest or 1) < 1 or most == 0 or nearest == 0 or temperature <= 0:
-        raise SpecError("most, nearest and temperature must be positive")

@@ -110,6 +110,13 @@ class SequenceCodec(WeightCodec):
         self.normal = Standardize(spec, normalize)
         self.register_buffer("entries", self.layout.mask, persistent=False)
         self.register_buffer("places", self.layout.positions, persistent=False)
+        # What follows from the layout, kept where the weights are.
+        order = torch.empty(spec.numel, dtype=torch.long)
+        order[self.layout.index[self.layout.mask]] = self.layout.mask.flatten().nonzero().flatten()
+        self.register_buffer("index", self.layout.index, persistent=False)
+        self.register_buffer("order", order, persistent=False)
+        self.index: Tensor
+        self.order: Tensor
         self.entries: Tensor
         self.places: Tensor
         outputs = 2 * latent if kl_weight else latent
@@ -151,7 +158,7 @@ class SequenceCodec(WeightCodec):
     def encode(self, flat: Tensor) -> Tensor:
         """Flat `[B, numel]` → latents `[B, T, D]`, the mean where they have a distribution."""
         self.check(flat)
-        tokens = self.layout.encode(self.normal.encode(flat))
+        tokens = self._cut(flat)
         return self.encode_tokens(tokens, self._entries(len(flat)), self.places)
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -161,7 +168,7 @@ class SequenceCodec(WeightCodec):
                 f"expected latents [B, {self.tokens}, {self.latent}], got {list(latents.shape)}"
             )
         tokens = self.decode_tokens(latents, self._entries(len(latents)), self.places)
-        return self.normal.decode(self.layout.decode(tokens))
+        return self.normal.decode(tokens.flatten(1)[:, self.order])
 
     def encode_tokens(self, tokens: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
         """Encodes tokens of any architectures, such as those of several in one batch.
@@ -198,9 +205,7 @@ class SequenceCodec(WeightCodec):
         elif self.contrast:
             view = flat
         views = [flat] if view is None else [flat, view]
-        tokens, mask, positions = self._crop(
-            self.layout.encode(self.normal.encode(torch.cat(views))), len(views)
-        )
+        tokens, mask, positions = self._crop(self._cut(torch.cat(views)), len(views))
         noise = self.input_noise * torch.randn_like(tokens)
         output = self._encode(tokens + noise, mask, positions)
         extra: Tensor | float = 0.0
@@ -235,6 +240,11 @@ class SequenceCodec(WeightCodec):
 
     def _decode(self, latents: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
         return self.write(self.core.decode(latents, mask.any(-1), positions)).masked_fill(~mask, 0)
+
+    def _cut(self, flat: Tensor) -> Tensor:
+        """Standardised tokens `[B, T, size]`, zero under the mask: `TokenLayout.encode`."""
+        tokens = self.normal.encode(flat)[:, self.index.flatten()].unflatten(1, self.index.shape)
+        return tokens.masked_fill(~self.entries, 0)
 
     def _entries(self, rows: int) -> Tensor:
         return self.entries.expand(rows, -1, -1)

@@ -14,6 +14,7 @@ from hypergen.generators import Generator, Reconstruction
 from hypergen.generators.diffusion.anchors import Anchors
 from hypergen.generators.diffusion.denoising import Denoising
 from hypergen.generators.diffusion.density import KDEGenerator
+from hypergen.generators.diffusion.kernels import kernel_width
 from hypergen.generators.library import Experts
 from hypergen.generators.objectives import Mixture, Objective
 
@@ -101,19 +102,24 @@ def test_the_spread_of_samples_is_that_of_the_estimate():
     assert float(variance.mean()) == pytest.approx(1.25, rel=0.03)
 
 
-def test_rules_of_bandwidth():
-    for joint, dimensions in (("network", 35 * 16), ("token", 16), ("entry", 1)):
-        net = made(checkpoints(50), bandwidth="scott", joint=joint)
-        net.collect()
-        total = net.codec.tokens * net.codec.dim
-        dimensions = total if joint == "network" else dimensions
-        assert net._bandwidth(50, dimensions) == pytest.approx(50 ** (-1 / (dimensions + 4)))
-    net = made(checkpoints(50), bandwidth="silverman", joint="entry")
+def test_rules_of_bandwidth_are_those_of_scipy():
     scipy = pytest.importorskip("scipy.stats")
     for rule in ("scott", "silverman"):
         reference = scipy.gaussian_kde(torch.randn(3, 50).numpy(), bw_method=rule)
-        net.bandwidth = rule
-        assert net._bandwidth(50, 3) == pytest.approx(reference.factor)
+        assert kernel_width(rule, 50, 3) == pytest.approx(reference.factor)
+    assert kernel_width(0.3, 50, 3) == 0.3
+
+
+@pytest.mark.parametrize("joint", ["network", "token", "entry"])
+def test_a_rule_counts_what_is_drawn_jointly(joint):
+    rule, exact = (made(checkpoints(50), bandwidth=b, joint=joint) for b in ("scott", 1.0))
+    centre = made(checkpoints(50), bandwidth=0.0, joint=joint).generate(n=3).flat()
+    ratio = (rule.generate(n=3).flat() - centre).norm() / (
+        exact.generate(n=3).flat() - centre
+    ).norm()
+    codec = rule.codec
+    dimensions = {"network": codec.tokens * codec.dim, "token": codec.dim, "entry": 1}[joint]
+    assert float(ratio) == pytest.approx(kernel_width("scott", 50, dimensions), rel=1e-3)
 
 
 def test_rows_depend_on_their_own_seed_alone():
