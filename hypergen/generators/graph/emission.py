@@ -40,7 +40,7 @@ def joined(
             cuts[piece.group].append(piece.rows[1] - piece.rows[0])
     split = [iter(part.split(own)) for part, own in zip(parts, cuts, strict=True)]
     return [
-        torch.cat([next(split[piece.group]).reshape(-1) for piece in pieces])
+        torch.cat([next(split[piece.group]).reshape(-1) for piece in pieces]).to(x.dtype)
         for pieces in plan.pieces
     ]
 

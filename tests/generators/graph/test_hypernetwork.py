@@ -62,6 +62,16 @@ def test_with_and_without_a_gradient_the_weights_are_equal(name):
 
 
 @every
+def test_under_mixed_precision_weights_keep_the_generators_dtype(name):
+    hypernetwork = generator(name)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        weights = hypernetwork([graph("resnet")])[0]
+    assert weights.dtype == torch.float32
+    exact = hypernetwork([graph("resnet")])[0]
+    torch.testing.assert_close(weights.flat(), exact.flat(), rtol=0.1, atol=0.05)
+
+
+@every
 def test_a_batch_that_is_built_once_gives_the_same(name):
     hypernetwork = generator(name)
     batch = hypernetwork.batch([graph("mlp"), graph("vit")])
