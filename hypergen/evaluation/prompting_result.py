@@ -46,7 +46,7 @@ class Update:
     generated: Tensor
 
     def matched(self, good: str) -> Tensor:
-        """`[R]`, fewest steps that are at least as good; NaN where none of them is."""
+        """`[R]`, fewest steps tried that are at least as good; NaN where none of them is."""
         better = self.trained <= self.generated[:, None]
         if good == "high":
             better = self.trained >= self.generated[:, None]
@@ -163,9 +163,9 @@ class Prompting:
                 "generated": told(self.update.generated),
                 "steps": self.update.steps,
                 "trained": [told(column) for column in self.update.trained.unbind(1)],
-                "matched_steps_median": float(known.median()) if len(known) else None,
-                "matched_by_none": float(torch.isnan(matched).double().mean()),
-                "of_the_mean": _crossing(self.update, self.good),
+                "reached_in_at_most_steps_median": float(known.median()) if len(known) else None,
+                "reached_by_none": float(torch.isnan(matched).double().mean()),
+                "worth_in_steps": _worth(self.update, self.good),
             }
         return out
 
@@ -206,11 +206,13 @@ class Prompting:
             lines.append(f"prompted again and again for the best value: {curve}")
         if "update" in found:
             update = found["update"]
-            steps = update["of_the_mean"]
+            worth = update["worth_in_steps"]
+            most = worth["at_most"]
             lines.append(
-                f"one generated update: {self.metric} {update['generated']['mean']:.4g}, as "
-                + (f"{steps} steps of Adam" if steps is not None else "no number of steps tried")
-                + " (each run's best of three learning rates; means over runs)"
+                f"one generated update: {self.metric} {update['generated']['mean']:.4g}, worth "
+                f"more than {worth['more_than']}"
+                + ("" if most is None else f" and at most {most}")
+                + " steps of Adam (each run's best of three learning rates; means over runs)"
             )
         return "\n".join(lines)
 
@@ -273,11 +275,20 @@ class Prompting:
         return png(figure)
 
 
-def _crossing(update: Update, good: str) -> int | None:
-    """Fewest steps whose mean is at least as good as the mean of one update."""
+def _worth(update: Update, good: str) -> dict[str, int | None]:
+    """Between which numbers of steps the mean of training passes the mean of one update.
+
+    Returns:
+        `more_than`: most steps tried whose mean is worse (0 if none); `at_most`: fewest whose mean
+        is at least as good (None if none).
+    """
     mean, target = update.trained.double().mean(0), float(update.generated.double().mean())
-    reached = mean <= target if good == "low" else mean >= target
-    return update.steps[int(reached.double().argmax())] if bool(reached.any()) else None
+    reached = (mean <= target if good == "low" else mean >= target).tolist()
+    first = reached.index(True) if True in reached else len(reached)
+    return {
+        "more_than": update.steps[first - 1] if first else 0,
+        "at_most": update.steps[first] if first < len(reached) else None,
+    }
 
 
 def _span(interval: list[float]) -> str:

@@ -9,7 +9,7 @@ import torch
 
 from hypergen.errors import UsageError
 from hypergen.evaluation.prompting import evaluate_prompting, wanted_values
-from hypergen.evaluation.prompting_result import Update
+from hypergen.evaluation.prompting_result import Update, _worth
 from hypergen.zoo.build.build import build_zoo
 from hypergen.zoo.build.networks import NetworkZoo
 from hypergen.zoo.ensemble import Classification, Digits
@@ -116,7 +116,8 @@ def test_one_update_is_compared_with_training(found):
     assert update.trained.shape == (2, 3)
     assert (update.trained[:, 2] < update.trained[:, 0]).all()
     told = result.to_dict()["update"]
-    assert told["of_the_mean"] in (20, 80, None)
+    # The oracle took the run's last checkpoint, after 120 steps.
+    assert told["worth_in_steps"]["more_than"] >= 20
 
 
 def test_prompts_follow_one_another(found):
@@ -181,3 +182,13 @@ def test_matched_steps():
     found = update.matched("low")
     assert float(found[0]) == 10
     assert found[1].isnan()
+
+
+def test_what_an_update_is_worth_is_bracketed():
+    worth = {}
+    for value in (9.0, 1.5, 0.1):
+        update = Update([1, 10, 100], torch.tensor([[3.0, 2, 1]]), torch.tensor([value]))
+        worth[value] = _worth(update, "low")
+    assert worth[9.0] == {"more_than": 0, "at_most": 1}
+    assert worth[1.5] == {"more_than": 10, "at_most": 100}
+    assert worth[0.1] == {"more_than": 100, "at_most": None}
