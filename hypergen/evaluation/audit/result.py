@@ -102,8 +102,8 @@ class Audit:
             )
         if self.overlap is not None and self.overlap.matched < 0.5:
             out.append(
-                f"only {self.overlap.matched:.0%} of the samples have held-out networks of equal "
-                f"{self.quality_name} to compare mistakes with"
+                f"{self.overlap.matched:.0%} of the samples have held-out networks of equal "
+                f"{self.quality_name}: the mistakes of the others are compared with none"
             )
         return out
 

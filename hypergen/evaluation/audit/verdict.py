@@ -142,7 +142,7 @@ def judge(
     if flags["copies"]:
         return Verdict("copies", _copies(said), flags)
     if flags["dominated"] or flags["convex_mixture"]:
-        return Verdict("inside", _inside(spaces, dominated, flags), flags)
+        return Verdict("inside", _inside(spaces, dominated, flags) + _works(quality), flags)
     if flags["does_not_work"]:
         assert quality is not None
         return Verdict("broken", _broken(quality), flags)
@@ -244,11 +244,11 @@ def _new(said: Geometry, dominated: Mapping[str, Dominated]) -> str:
 
 
 def _works(quality: Quality | None) -> str:
-    if quality is None or quality.median >= quality.low:
+    if quality is None or not quality.median < quality.low:
         return ""
     return (
-        f"; they are worse than real ones: half of them have a {quality.name} below "
-        f"{quality.median:.3g}, which 95% of the held-out networks exceed"
+        f"; they are worse than real ones: their median {quality.name} is {quality.median:.3g}, "
+        f"and 95% of the held-out networks reach {quality.low:.3g}"
     )
 
 

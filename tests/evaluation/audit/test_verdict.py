@@ -130,7 +130,14 @@ def test_domination_counts_with_units_matched_where_that_is_known():
         ({"ratio": near(0.9)}, "R is 0.90 (0.88 to 0.92)"),
         ({"excess": near(0.1)}, "overlap with a training network's by 0.100 more"),
         ({"quality": replace(GOOD, median=0.2)}, "their median accuracy is 0.2"),
-        ({"quality": replace(GOOD, median=0.5)}, "they are worse than real ones"),
+        (
+            {"quality": replace(GOOD, median=0.5)},
+            "worse than real ones: their median accuracy is 0.5",
+        ),
+        (
+            {"share": 0.6, "quality": replace(GOOD, median=0.5)},
+            "of the held-out networks reach 0.9",
+        ),
         ({"diversity": near(0.1)}, "they are alike: 10% as far apart as training runs are"),
         ({}, "90% lie outside what noise and averaging give (held-out networks: 95%)"),
     ],
