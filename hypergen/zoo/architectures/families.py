@@ -105,8 +105,9 @@ def resnet(draw: random.Random, signature: Signature, limits: Limits) -> Archite
 
 def convnext(draw: random.Random, signature: Signature, limits: Limits) -> Architecture:
     """ConvNeXts."""
-    patch = draw.choice([p for p in (1, 2, 4) if min(signature.shape[1:]) // p >= 4])
-    left = int(math.log2(min(signature.shape[1:]) // patch))
+    # Of patches of one pixel with one channel, layer norm would leave the sign alone.
+    patch = draw.choice([p for p in (2, 4) if min(signature.shape[1:]) // p >= 4] or [2])
+    left = max(1, int(math.log2(max(1, min(signature.shape[1:]) // patch))))
     widths, depths = _stages(draw, limits, min(3, left))
     return ConvNeXt(
         signature,
