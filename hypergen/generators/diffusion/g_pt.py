@@ -101,8 +101,8 @@ class GPt(DiffusionGenerator):
         condition = super()._training_condition(batch)
         return None if condition is None else self._of_latents(condition)
 
-    def _sample(self, condition: Condition, seeds: Sequence[int], first: int) -> Weights:
-        return super()._sample(self._of_latents(condition), seeds, first)
+    def _sample(self, condition: Condition, *args: Any) -> Weights:
+        return super()._sample(self._of_latents(condition), *args)
 
     def memoriser(self, flat: Tensor) -> DiffusionGenerator:
         """There is none: what is learned are changes, not checkpoints.
