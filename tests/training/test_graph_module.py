@@ -80,7 +80,8 @@ def test_every_trained_parameter_gets_a_gradient_and_the_loss_is_the_mean():
     loss = built.training_step(batch, 0)
     loss.backward()
     without = [n for n, p in built.generator.named_parameters() if p.grad is None]
-    assert all("kernel" in name for name in without)  # perceptrons have no kernels
+    # Narrow perceptrons have no kernels, and no row or direction beyond the rank.
+    assert all(any(p in name for p in ("kernel", "share", "project")) for name in without)
     losses, _ = built._losses(batch)
     norms = torch.stack([predicted_norm(w) for w in built.generator(batch.graphs)])
     assert torch.allclose(loss, losses.mean() + 0.1 * norms.mean())
