@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -74,7 +75,7 @@ class MatrixDecoder(nn.Module, ABC):
             )
         if noise < 0:
             raise ConditionError(f"noise={noise} is an amount: 0 or more")
-        self.normalize, self.noise, self.freedom = normalize, noise, freedom
+        self.noise, self.freedom, self.outputs = noise, freedom, outputs
         self.inner = nn.Linear(dim, features)
         self.kernel = PositionCodes(features, "kernel", chirp=False, axes=3, fastest=2.0)
         self.outer = nn.Linear(features, features)
@@ -90,13 +91,32 @@ class MatrixDecoder(nn.Module, ABC):
                 nn.init.zeros_(amount.weight)
                 nn.init.zeros_(amount.bias)
 
-    def position_features(self, x: Tensor, kernel: tuple[int, ...]) -> Tensor:
-        """`[P, D]` → features `[P, K, H]` of each position of a kernel."""
-        hidden = self.inner(x)[:, None]
-        if kernel:
-            offsets = kernel_offsets(kernel, x.device)
-            hidden = hidden * self.kernel(offsets)
-        return torch.relu(self.outer(torch.relu(hidden)))
+    def cores(self, x: Tensor, groups: Sequence[Group]) -> list[Tensor]:
+        """Numbers that matrices are built of, of all groups by one product.
+
+        Args:
+            x: `[P, D]`, vectors of the groups' parameters, one group after the other.
+            groups: The groups.
+
+        Returns:
+            `[n, K, outputs]` for each.
+        """
+        sizes = [len(group) for group in groups]
+        parts = self.inner(x).split(sizes)
+        kinds: dict[tuple[int, ...], list[int]] = {}
+        for i, group in enumerate(groups):
+            kinds.setdefault(group.kernel, []).append(i)
+        hidden = []
+        for kernel, members in kinds.items():
+            own = torch.cat([parts[i] for i in members])[:, None]
+            if kernel:
+                own = own * self.kernel(kernel_offsets(kernel, x.device))
+            hidden.append(own.flatten(0, 1))
+        features = torch.relu(self.outer(torch.relu(torch.cat(hidden))))
+        order = [i for members in kinds.values() for i in members]
+        rows = [sizes[i] * groups[i].positions for i in order]
+        found = dict(zip(order, (features @ self.weight.T).split(rows), strict=True))
+        return [found[i].unflatten(0, (sizes[i], -1)) for i in range(len(groups))]
 
     @property
     @abstractmethod
@@ -104,8 +124,15 @@ class MatrixDecoder(nn.Module, ABC):
         """How many numbers the right part has at most for each column."""
 
     @abstractmethod
-    def raw(self, x: Tensor, group: Group) -> tuple[Tensor | None, Tensor, Tensor]:
-        """Left and right parts of matrices of variance about 1, and their mean squares `[P]`."""
+    def raw(
+        self, cores: Sequence[Tensor], groups: Sequence[Group]
+    ) -> Iterator[tuple[Tensor | None, Tensor, Tensor]]:
+        """Of each group left and right parts of variance about 1, and their mean squares `[n]`.
+
+        Args:
+            cores: What `cores` returned.
+            groups: The groups.
+        """
 
     @abstractmethod
     def join(self, made: Made, group: Group) -> Tensor:
@@ -115,27 +142,34 @@ class MatrixDecoder(nn.Module, ABC):
     def write(self, made: Made, group: Group, out: Tensor) -> None:
         """Writes the matrices into `out`, or adds them to the noise that is there, scaled."""
 
-    def prepare(self, x: Tensor, group: Group) -> Made:
-        """What a group's matrices are made of.
+    def prepare(self, x: Tensor, groups: Sequence[Group]) -> list[Made]:
+        """What the matrices of each group are made of.
 
         Args:
-            x: `[P, D]`, vectors of the nodes.
-            group: P matrices of one size.
+            x: `[P, D]`, vectors of the groups' parameters, one group after the other.
+            groups: The groups.
         """
-        left, right, square = self.raw(x, group)
-        std = group.std.to(x)
-        noise = None
+        if not groups:
+            return []
+        sizes = [len(group) for group in groups]
+        stds = torch.cat([group.std for group in groups]).to(x)
         if self.gain is not None:
-            std = std * self.gain(x)[:, 0].exp()
-            scale = std * (square + 1e-12).rsqrt()
-        else:
-            scale = std
-        beyond = min(group.rows, group.columns * group.positions) - self.freedom
-        if self.share is not None and beyond > 0:
-            share = (self.share(x)[:, 0] + math.log(self.noise * beyond / self.freedom)).sigmoid()
-            noise = std * share.sqrt()
-            scale = scale * (1 - share).sqrt()
-        return Made(left, right * scale.view(-1, *[1] * (right.dim() - 1)), noise)
+            stds = stds * self.gain(x)[:, 0].exp()
+        odds = None if self.share is None else self.share(x)[:, 0].split(sizes)
+        made = []
+        raw = self.raw(self.cores(x, groups), groups)
+        for i, (group, std, (left, right, square)) in enumerate(
+            zip(groups, stds.split(sizes), raw, strict=True)
+        ):
+            scale = std if self.gain is None else std * (square + 1e-12).rsqrt()
+            noise = None
+            beyond = min(group.rows, group.columns * group.positions) - self.freedom
+            if odds is not None and beyond > 0:
+                share = (odds[i] + math.log(self.noise * beyond / self.freedom)).sigmoid()
+                noise = std * share.sqrt()
+                scale = scale * (1 - share).sqrt()
+            made.append(Made(left, right * scale.view(-1, *[1] * (right.dim() - 1)), noise))
+        return made
 
     def check(self, made: Made, group: Group) -> None:
         """Checks that matrices will be finite by what they are made of.

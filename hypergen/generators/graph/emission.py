@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hypergen.generators.graph.decoders import MatrixDecoder, VectorDecoder, check_finite
-from hypergen.generators.graph.plan import Plan
+from hypergen.generators.graph.plan import Group, Plan
 from hypergen.generators.graph.rules import Rule
 
 FACTORS = 1 << 25  # most numbers that the factors of parameters made together have
@@ -28,9 +28,10 @@ def joined(
         vectors: The decoder of vectors.
         seed: Seed of the noise.
     """
+    made = matrices.prepare(x[: plan.matrix_count], plan.matrices)
     parts = [
-        matrices.emit(matrices.prepare(x[group.span], group), group, slice(None), seed)
-        for group in plan.matrices
+        matrices.emit(own, group, slice(None), seed)
+        for own, group in zip(made, plan.matrices, strict=True)
     ]
     parts += vectors(x[plan.matrix_count :], plan)
     # Each group is split once: its gradient is one concatenation.
@@ -49,7 +50,7 @@ def written(
     x: Tensor, plan: Plan, matrices: MatrixDecoder, vectors: VectorDecoder, seed: int
 ) -> list[Tensor]:
     """The flat buffers, each number written where it belongs, without a gradient; as `joined`."""
-    made = [matrices.prepare(x[group.span], group) for group in plan.matrices]
+    made = matrices.prepare(x[: plan.matrix_count], plan.matrices)
     values = vectors(x[plan.matrix_count :], plan)
     flats = []
     for own, pieces in zip(plan.architectures, plan.pieces, strict=True):
@@ -88,17 +89,34 @@ def one_by_one(
             place = out(rule)
             shaped = value.view(rule.slot.shape)
             yield rule, shaped if place is None else place.copy_(shaped)
-    for group in plan.matrices:
-        width = group.columns * group.positions
-        step = max(1, FACTORS // (matrices.factor * width))
-        for start in range(0, len(group), step):
-            part = group[start : start + step]
-            made = matrices.prepare(x[part.span], part)
+    for parts in _portions(plan, matrices):
+        span = slice(parts[0].span.start, parts[-1].span.stop)
+        for made, part in zip(matrices.prepare(x[span], parts), parts, strict=True):
             matrices.check(made, part)
+            width = part.columns * part.positions
             for i, rule in enumerate(part.rules):
                 place = out(rule)
                 if place is None:
                     place = x.new_empty(rule.slot.shape)
-                view = place.view(1, group.rows, width)
+                view = place.view(1, part.rows, width)
                 matrices.emit(made, part, slice(i, i + 1), seed, view)
                 yield rule, place
+
+
+def _portions(plan: Plan, matrices: MatrixDecoder) -> Iterator[list[Group]]:
+    """The matrices in portions whose factors hold `FACTORS` numbers at most, or those of one."""
+    portion: list[Group] = []
+    held = 0
+    for group in plan.matrices:
+        # Its factor, and the numbers that this is made of.
+        each = group.positions * (matrices.factor * group.columns + matrices.outputs)
+        step = max(1, FACTORS // each)
+        for start in range(0, len(group), step):
+            part = group[start : start + step]
+            if portion and held + len(part) * each > FACTORS:
+                yield portion
+                portion, held = [], 0
+            portion.append(part)
+            held += len(part) * each
+    if portion:
+        yield portion

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import torch
 from torch import Tensor
 
@@ -48,17 +50,21 @@ class LowRankDecoder(MatrixDecoder):
         """R rows."""
         return self.rank
 
-    def raw(self, x: Tensor, group: Group) -> tuple[Tensor | None, Tensor, Tensor]:
+    def raw(
+        self, cores: Sequence[Tensor], groups: Sequence[Group]
+    ) -> Iterator[tuple[Tensor | None, Tensor, Tensor]]:
         """U, M Vᵀ and the mean squares of U M Vᵀ."""
-        features = self.position_features(x, group.kernel)  # [P, K, H]
-        core = features @ self.weight.T / self.rank
-        core = core.unflatten(-1, (self.rank, self.rank))  # [P, K, R, R]
-        left, right = self.left.first(group.rows), self.right.first(group.columns)
-        product = (core @ right.T).permute(0, 2, 3, 1).flatten(2)  # [P, R, c · K]
-        # tr(Xᵀ Uᵀ U X), without the matrix itself.
-        gram = left.T @ left / group.rows
-        square = ((gram @ product) * product).mean(2).sum(1)
-        return left, product, square
+        left = self.left.first(max(group.rows for group in groups))
+        right = self.right.first(max(group.columns for group in groups)).T
+        lefts = {group.rows: left[: group.rows] for group in groups}
+        rights = {group.columns: right[:, : group.columns] for group in groups}
+        grams = {n: left.T @ left / n for n, left in lefts.items()}
+        for core, group in zip(cores, groups, strict=True):
+            square_core = core.unflatten(-1, (self.rank, self.rank)) / self.rank  # [n, K, R, R]
+            product = (square_core @ rights[group.columns]).permute(0, 2, 3, 1).flatten(2)
+            # tr(Xᵀ Uᵀ U X) of X = M Vᵀ `[n, R, c · K]`, without the matrix itself.
+            square = ((grams[group.rows] @ product) * product).mean(2).sum(1)
+            yield lefts[group.rows], product, square
 
     def join(self, made: Made, group: Group) -> Tensor:
         """`[n, o, c · K]`."""

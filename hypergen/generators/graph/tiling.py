@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from torch import Tensor
 
 from hypergen.generators.graph.decoders import Made, MatrixDecoder, Normalize
@@ -12,9 +14,9 @@ class TilingDecoder(MatrixDecoder):
     """One tile of a matrix, cut to its size, and repeated where the matrix is larger.
 
     The decoder of GHN-2 and GHN-3 (Knyazev et al., arXiv:2110.13100 and arXiv:2303.04143), with
-    kernels cut around their centre. Only the rows, columns and positions that are needed are
-    computed. Rows of layers wider than a tile are copies of each other, also in training, unless
-    noise tells them apart: see `LowRankDecoder`.
+    kernels cut around their centre; only the positions that are needed are computed. Rows of layers
+    wider than a tile are copies of each other, also in training, unless noise tells them apart: see
+    `LowRankDecoder`.
 
     Args:
         dim: Width D of the nodes' vectors.
@@ -40,13 +42,14 @@ class TilingDecoder(MatrixDecoder):
         """The rows of a tile."""
         return self.tile
 
-    def raw(self, x: Tensor, group: Group) -> tuple[Tensor | None, Tensor, Tensor]:
-        """Tiles `[P, o', c', K]` and their mean squares."""
-        rows, columns = min(group.rows, self.tile), min(group.columns, self.tile)
-        features = self.position_features(x, group.kernel)  # [P, K, H]
-        weight = self.weight.view(self.tile, self.tile, -1)[:rows, :columns].flatten(0, 1)
-        tiles = (features @ weight.T).unflatten(-1, (rows, columns)).permute(0, 2, 3, 1)
-        return None, tiles, tiles.square().mean((1, 2, 3))
+    def raw(
+        self, cores: Sequence[Tensor], groups: Sequence[Group]
+    ) -> Iterator[tuple[Tensor | None, Tensor, Tensor]]:
+        """Tiles `[n, o', c', K]` and their mean squares."""
+        for core, group in zip(cores, groups, strict=True):
+            tiles = core.unflatten(-1, (self.tile, self.tile))[..., : group.rows, : group.columns]
+            tiles = tiles.permute(0, 2, 3, 1)
+            yield None, tiles, tiles.square().mean((1, 2, 3))
 
     def join(self, made: Made, group: Group) -> Tensor:
         """`[n, o, c · K]`."""
