@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -121,6 +122,26 @@ class WeightCodec(nn.Module, ABC):
             SpecError: The codec is not trained.
         """
         raise SpecError(f"{type(self).__name__} has nothing to train")
+
+    def steady_loss(self, flat: Tensor) -> Tensor:
+        """`loss` with the same noise at every call, which leaves torch's global generator alone."""
+        device = flat.device
+        devices = [] if device.type == "cpu" else [device]
+        with torch.random.fork_rng(devices=devices, device_type=device.type):
+            torch.manual_seed(0)
+            return self.loss(flat)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """What is computed inside has no gradient for the codec, but for what goes through it."""
+        own = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        for parameter in own:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in own:
+                parameter.requires_grad_(True)
 
     def check(self, flat: Tensor) -> None:
         """Checks the shape `[B, numel]`.

@@ -292,12 +292,8 @@ class KDEGenerator(Generator):
         probability = self.anchor_weights(condition).expand(draws, -1)
         best: tuple[Tensor, Tensor] | None = None  # scores and latents
         for number in range(rounds):
-            latents = self._draw(
-                anchors,
-                spread,
-                probability,
-                range(seed + number * draws, seed + (number + 1) * draws),
-            )
+            seeds = range(seed + number * draws, seed + (number + 1) * draws)
+            latents = self._draw(anchors, spread, probability, seeds)
             values = score(self._decode(latents)).to(self.device)
             if best is not None:
                 values, latents = torch.cat([best[0], values]), torch.cat([best[1], latents])
@@ -329,12 +325,7 @@ class KDEGenerator(Generator):
         return self._codec_loss(flat)
 
     def _codec_loss(self, flat: Tensor) -> Tensor:
-        if self.training:
-            return self.codec.loss(flat)
-        devices = [] if self.device.type == "cpu" else [self.device]
-        with torch.random.fork_rng(devices=devices, device_type=self.device.type):
-            torch.manual_seed(0)
-            return self.codec.loss(flat)
+        return self.codec.loss(flat) if self.training else self.codec.steady_loss(flat)
 
     def save_pretrained(self, folder: Any, dtype: torch.dtype | None = None) -> Any:
         """Writes the generator with its embeddings, see `Generator.save_pretrained`.

@@ -216,11 +216,15 @@ class DiffusionGenerator(Generator):
             batches, whitened = self._progress()
             self.batches += 1
             self._done = (batches + 1, whitened)
-        return self.codec.loss(flat) if stage == 1 else self._denoise(flat, batch, objective)
+        if stage == 1:
+            return self.codec.loss(flat) if self.training else self.codec.steady_loss(flat)
+        # Whitening knows the latents of this codec: other objectives, and current weights that are
+        # encoded, must not move it.
+        with self.codec.frozen():
+            return self._denoise(flat, batch, objective)
 
     def _denoise(self, flat: Tensor, batch: Mapping[str, Any], objective: Any) -> Tensor:
-        with torch.no_grad():
-            data = self.to_latents(flat)
+        data = self.to_latents(flat)
         fixed = None if self.training else seeded("diffusion validation", len(data))
         time = self.process.draw(len(data), fixed).to(data.device)
         if fixed is None:
@@ -306,16 +310,19 @@ class DiffusionGenerator(Generator):
             output = guided.step(x.masked_fill(padding, 0), time, memory)
             return output.masked_fill(padding, 0)
 
-        finite: list[Tensor] = []
+        # The first bad step of each token, looked at once, after all steps.
+        never = self.process.steps
+        broken = torch.full(noise.shape[:2], never, device=noise.device)
 
         def watch(step: int, x: Tensor) -> None:
-            finite.append(torch.isfinite(x).all(-1))
+            bad = ~torch.isfinite(x).all(-1)
+            broken.masked_fill_(bad & (broken == never), step)
             advance(len(x))
 
         latents = self.process.sample(predict, noise, generators, watch)
-        good = torch.stack(finite)  # looked at once, after all steps
-        if not bool(good.all()):
-            step, row, token = (~good).nonzero()[0].tolist()
+        step = int(broken.min())
+        if step < never:
+            row, token = (broken == step).nonzero()[0].tolist()
             raise WeightsError(
                 f"sampling made NaN or infinity in step {step + 1} of {self.process.steps} "
                 f"({self.process.sampler}), first in {self.codec.describe(token)} of network "

@@ -219,6 +219,25 @@ def test_what_is_whitened_stays_when_it_is_prepared_again():
     assert torch.equal(net.whitening.std, before)
 
 
+def test_the_second_stage_does_not_move_the_codec():
+    codec = {"name": "ConvCodec", "tokens": 2, "latent": 4, "channels": [4]}
+    net = moved(make(codec=codec, codec_steps=1)).train()
+    net.loss(batch(), Denoising())
+    both = Mixture([Denoising(), Reconstruction(ROWS.mean(0), ROWS.std(0), 0)])
+    net.loss(batch(), both).backward()
+    assert net.stage == 2
+    assert all(p.grad is None and p.requires_grad for p in net.codec.parameters())
+    assert net.denoiser.head.weight.grad.any()
+
+
+def test_validation_of_the_codec_draws_the_same_noise():
+    codec = {"name": "ConvCodec", "tokens": 2, "latent": 4, "channels": [4]}
+    net = make(codec=codec, codec_steps=5)
+    state = torch.random.get_rng_state()
+    assert torch.equal(net.loss(batch(), Denoising()), net.loss(batch(), Denoising()))
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
 # -- files -------------------------------------------------------------------------------------
 
 
