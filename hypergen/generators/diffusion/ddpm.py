@@ -124,7 +124,9 @@ class Diffusion(Process):
         chosen = chosen.clamp(1) - 1
 
         def at(x: Tensor, step: int) -> Tensor:
-            return predict(x, x.new_full((len(x),), float(chosen[step] + 1) / self._count))
+            # In float32, whatever the latents: bfloat16 cannot tell neighbouring levels apart.
+            time = float(chosen[step] + 1) / self._count
+            return predict(x, torch.full((len(x),), time, device=x.device))
 
         settings = {"sampler": self.sampler, "variance": self.variance}
         signal = self.signal[chosen]

@@ -125,7 +125,9 @@ class TimeEmbedding(nn.Module):
 
     def forward(self, time: Tensor) -> Tensor:
         """`[B]` → `[B, dim]`."""
-        out: Tensor = self.network(sinusoid(1000 * time, self.frequencies))
+        # Its own dtype would be too coarse, where that is half precision.
+        embedded = sinusoid(1000 * time.float(), self.frequencies)
+        out: Tensor = self.network(embedded.to(self.network[0].weight.dtype))
         return out
 
 

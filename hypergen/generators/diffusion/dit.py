@@ -187,8 +187,8 @@ class PositionEmbedding(nn.Module):
 
     def forward(self, positions: Tensor) -> Tensor:
         """`[..., 3]` long → `[..., width]`."""
-        angles = positions.to(self.project.weight.dtype)
-        out: Tensor = self.project(sinusoid(angles, self.frequencies).flatten(-2))
+        angles = sinusoid(positions, self.frequencies).flatten(-2)
+        out: Tensor = self.project(angles.to(self.project.weight.dtype))
         return out
 
 

@@ -69,7 +69,7 @@ class FlowMatching(Process):
         """Takes noise to data; see `Process.sample`."""
 
         def velocity(x: Tensor, time: float) -> Tensor:
-            output = predict(x, x.new_full((len(x),), time))
+            output = predict(x, torch.full((len(x),), time, device=x.device))
             return output if self.prediction == "velocity" else (x - output) / time
 
         return solve_flow(velocity, noise, self.sampler, self.steps, watch)

@@ -33,8 +33,8 @@ class PositionCode(nn.Module):
     def forward(self, positions: Tensor) -> Tensor:
         """`[..., 3]` → `[..., dim]`."""
         dtype = next(self.parameters()).dtype
-        code = sinusoid(positions.to(dtype), _FREQUENCIES, period=1000.0).flatten(-2)
-        out: Tensor = self.network(code)
+        code = sinusoid(positions, _FREQUENCIES, period=1000.0).flatten(-2)
+        out: Tensor = self.network(code.to(dtype))
         return out
 
 

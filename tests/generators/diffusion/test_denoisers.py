@@ -15,6 +15,7 @@ from hypergen.generators.diffusion import (
     TimeEmbedding,
     sinusoid,
 )
+from hypergen.generators.diffusion.dit import PositionEmbedding
 
 T, D, E = 6, 5, 12
 POSITIONS = torch.tensor([[0, 0, i] for i in range(4)] + [[1, 1, 0], [1, 1, 1]])
@@ -158,3 +159,12 @@ def test_times_are_told_apart():
     assert float(features[1, 0]) == pytest.approx(0.841471, abs=1e-6)
     embedded = TimeEmbedding(8)(torch.tensor([0.0, 0.001, 1.0]))
     assert float(torch.pdist(embedded.detach()).min()) > 1e-3
+
+
+def test_half_precision_tells_times_and_positions_apart():
+    near = torch.tensor([0.998, 0.999])  # equal in bfloat16, as are the positions
+    embedded = TimeEmbedding(8).to(torch.bfloat16)(near)
+    assert not torch.equal(embedded[0], embedded[1])
+    far = torch.tensor([[1, 1, 1000], [1, 1, 1001]])
+    placed = PositionEmbedding(8).to(torch.bfloat16)(far)
+    assert not torch.equal(placed[0], placed[1])
