@@ -57,9 +57,11 @@ class Standardize(nn.Module):
         variance = (flat - mean).square().mean(0)
         std = (self._per_slot(variance) if self.by == "slot" else variance).sqrt()
         self.mean.copy_(mean)
-        # All checkpoints may agree: numbers that never vary get the spread 1, not zero.
+        # Numbers that never vary get the smallest spread that is allowed; 1 where none is, as of a
+        # single checkpoint without a floor.
         median = std[std > 0].median() if bool((std > 0).any()) else std.new_ones(())
-        self.std.copy_(std.clamp(min=float(self.floor * median) + 1e-12))
+        std = std.clamp(min=self.floor * float(median))
+        self.std.copy_(torch.where(std > 0, std, 1.0))
 
     def _per_slot(self, values: Tensor) -> Tensor:
         """The mean over each slot, spread over its numbers again."""

@@ -52,6 +52,9 @@ def test_numbers_that_never_vary_stay_finite():
     normal.fit(flat[:1])  # a single checkpoint has no spread at all
     assert torch.equal(normal.encode(flat[:1]), torch.zeros(1, SPEC.numel))
     assert torch.equal(normal.decode(torch.zeros(1, SPEC.numel)), flat[:1])
+    normal = Standardize(SPEC, "entry", floor=0.0)
+    normal.fit(flat[:1])  # others are then as far away as they are
+    assert torch.allclose(normal.encode(flat), flat - flat[:1])
 
 
 def test_wrong_settings_are_named():
