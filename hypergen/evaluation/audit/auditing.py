@@ -268,8 +268,10 @@ def _dominated(
 
 def _quality(behaviour: dict[str, Behaviour], clouds: list[Cloud], name: str) -> Quality:
     strongest = next(c for c in clouds if c.kind == f"noise_{max(NOISE):g}")
+    # Not a number is worse than any: the median is not one only if half of the samples are not.
+    middle = float(behaviour["samples"].quality.nan_to_num(nan=-math.inf).median())
     return Quality(
-        median=float(behaviour["samples"].quality.median()),
+        median=math.nan if middle == -math.inf else middle,
         low=float(behaviour["heldout"].quality.double().quantile(0.05)),
         floor=float(strongest.quality.median()),
         name=name,

@@ -120,8 +120,8 @@ class Judge:
 LEAST_TRAINING, LEAST_HELDOUT, LEAST_SAMPLES = 8, 4, 8
 
 
-def check(samples: Networks, training: Networks, heldout: Networks) -> list[str]:
-    """Refuses what cannot be audited, and warns of what makes an audit say less.
+def check(samples: Networks, training: Networks, heldout: Networks) -> None:
+    """Refuses what cannot be audited.
 
     Raises:
         UsageError: Too few runs or samples; says how many there are.
@@ -155,4 +155,3 @@ def check(samples: Networks, training: Networks, heldout: Networks) -> list[str]
             )
     if not set(training.groups.tolist()).isdisjoint(heldout.groups.tolist()):
         raise UsageError("training and held-out zoo share runs: held-out runs must be other ones")
-    return []

@@ -245,5 +245,8 @@ def audit_file(
     if given.tasks and find_problem(zoo) is None:
         raise RunError(f"{path} names tasks, and the zoo records no problem to score them on")
     flat = given.weights.flat().float()
-    drawn = Drawn(flat, torch.arange(len(flat)), given.tasks)
+    # Samples of one task are no independent ones.
+    number = {task: i for i, task in enumerate(dict.fromkeys(given.tasks))}
+    groups = [number[task] for task in given.tasks] or list(range(len(flat)))
+    drawn = Drawn(flat, torch.tensor(groups), given.tasks)
     return audit_samples(drawn, zoo, held, options=options, settings={"weights": str(path)})

@@ -212,6 +212,17 @@ def test_nan_outputs_are_worse_than_any(digits):
     judge = replace(digits.judge, score=score, answers=None)
     audit = digits.run(Networks.of(digits.unknown.flat), judge_by=judge)
     assert audit.verdict.kind in ("broken", "inside")
+    assert audit.verdict.flags["does_not_work"]
+
+    def score_one(flat, tasks, generated):
+        found = digits.judge.score(flat, tasks, generated)
+        quality = found.quality.clone()
+        quality[:1] = torch.nan if generated else quality[:1]
+        return Behaviour(quality, found.predictions, found.tasks)
+
+    judge = replace(digits.judge, score=score_one, answers=None)
+    audit = digits.run(Networks.of(digits.unknown.flat), judge_by=judge)
+    assert not audit.verdict.flags["does_not_work"]  # one of many
 
 
 def test_without_a_description_there_is_one_space(digits):

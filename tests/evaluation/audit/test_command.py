@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from hypergen.cli import main
 from hypergen.conditions import HashingEncoder, NoCondition
 from hypergen.errors import RunError, RunNotFoundError, UsageError, WeightsError
+from hypergen.evaluation.audit import sources
 from hypergen.evaluation.audit.command import add_options, audit_command
 from hypergen.evaluation.audit.sampling import draw, first_checkpoints
 from hypergen.evaluation.audit.sources import Options, audit_file
@@ -261,6 +262,19 @@ def test_tasks_of_a_file_are_those_that_it_is_scored_on(subsets, tmp_path):
     torch.testing.assert_close(
         given.quality["samples"].double(), torch.from_numpy(expected), atol=1e-5, rtol=0
     )
+
+
+def test_samples_of_one_task_are_resampled_together(subsets, tmp_path, monkeypatch):
+    weights = subsets["test"].weights()
+    names = [row.task for row in subsets["test"].rows]
+    weights.provenance = {"tasks": names}
+    weights.save(tmp_path / "w.safetensors")
+    seen = []
+    monkeypatch.setattr(sources, "audit_samples", lambda drawn, *args, **more: seen.append(drawn))
+    audit_file(tmp_path / "w.safetensors", subsets["train"][:], subsets["val"])
+    groups = seen[0].groups
+    same = torch.tensor([[a == b for b in names] for a in names])
+    assert torch.equal(groups[:, None] == groups[None], same)
 
 
 def test_weights_that_are_not_of_the_zoo_name_the_slot(digits, subsets, tmp_path):
