@@ -211,7 +211,7 @@ def _score(
 def _r2(truth: Tensor, predicted: Tensor, unit: Tensor, draws: Tensor) -> Tensor:
     """R² of the runs in each row of `draws` `[R, U]`: 1 - squared error / squared deviation."""
     columns = [torch.ones_like(truth), truth, truth.square(), (truth - predicted).square()]
-    sums = truth.new_zeros(int(draws.max()) + 1, 4)
+    sums = truth.new_zeros(int(torch.maximum(draws.max(), unit.max())) + 1, 4)
     sums.index_add_(0, unit, torch.stack(columns, dim=1))
     count, total, squares, error = sums[draws].sum(1).unbind(1)
     return 1 - error / (squares - total.square() / count)

@@ -53,7 +53,7 @@ def properties_command(args: argparse.Namespace, run: Path) -> dict[str, Any]:
     splits, record, note = _splits(run, zoo, seed)
     transform = None
     if record is not None and record.settings.get("canonical"):
-        transform = _canonical(splits["train"] if note else record.splits["train"])
+        transform = _canonical(record.splits["train"])
     found = predict_properties(
         splits,
         {"embedding": pooled_embeddings(codec), "statistics": layer_statistics(codec.spec)},

@@ -12,6 +12,7 @@ import torch
 from hypergen.errors import UsageError
 from hypergen.evaluation.command import evaluate_command
 from hypergen.evaluation.properties import (
+    _r2,
     layer_statistics,
     pooled_embeddings,
     predict_properties,
@@ -148,6 +149,12 @@ def test_the_score_is_r2_on_the_test_runs_with_an_interval_over_runs(splits):
     assert found.checkpoints == {name: 3 * runs for name, runs in found.runs.items()}
     assert score.difference is None
     assert "layer statistics" in found.to_table()
+
+
+def test_few_resamples_may_miss_the_last_run():
+    truth, unit = torch.arange(4).double(), torch.tensor([0, 0, 1, 2])
+    found = _r2(truth, truth, unit, torch.tensor([[0, 0, 1]]))
+    assert found.tolist() == [1.0]
 
 
 def test_noise_predicts_nothing(splits):
