@@ -203,7 +203,8 @@ def _copies(
 
 def _closeness(chosen: Tensor, current: Tensor, last: Tensor, train: Tensor) -> dict[str, Tensor]:
     """Where the best generated networks lie, `[R]` each; see `Prompting.closeness`."""
-    to_train = torch.cdist(chosen, train).amin(1)
+    # By differences: by inner products, copies would come out at some distance.
+    to_train = torch.cdist(chosen, train, compute_mode="donot_use_mm_for_euclid_dist").amin(1)
     moved = (chosen - current).norm(dim=1)
     step, way = chosen - current, last - current
     return {

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hypergen.errors import UsageError
-from hypergen.evaluation.prompting import evaluate_prompting, wanted_values
+from hypergen.evaluation.prompting import _closeness, evaluate_prompting, wanted_values
 from hypergen.evaluation.prompting_result import Update, _worth
 from hypergen.zoo.build.build import build_zoo
 from hypergen.zoo.build.networks import NetworkZoo
@@ -108,6 +108,12 @@ def test_closeness_tells_updates_from_copies(found):
     assert close["to_own_last"].max() < 1e-3
     assert (close["to_training"] > 1).all()
     assert close["cosine"].min() > 0.999
+
+
+def test_a_copy_lies_at_no_distance():
+    train = 3 + torch.randn(40, 500)
+    close = _closeness(train[5:35], train[:30], train[10:], train)
+    assert close["to_training"].eq(0).all()
 
 
 def test_one_update_is_compared_with_training(found):
