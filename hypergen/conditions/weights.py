@@ -118,7 +118,7 @@ class WeightsEncoder(ConditionEncoder):
                 names the slot.
         """
         flat = self._read(inputs)
-        if not self.training and not bool(torch.isfinite(flat.sum())):
+        if not self.training and not bool(torch.isfinite(flat).all()):
             bad = int((~torch.isfinite(flat)).any(0).nonzero()[0])
             name = self.slots[int(self.slot[bad])][0]
             raise ConditionError(f"the given weights hold NaN or infinity in slot {name!r}")

@@ -39,6 +39,12 @@ def test_every_number_changes_its_own_token(spec, encoder):
     assert (moved != base).any(-1).sum(1).eq(1).all()
 
 
+def test_large_weights_in_half_precision_are_finite(spec):
+    encoder = WeightsEncoder.from_layout(TokenLayout(spec, 5), dim=6).eval().half()
+    flat = torch.full((2, spec.numel), 3e4)  # whose sum is not
+    assert torch.isfinite(encoder(flat).weights).all()
+
+
 def test_pooled_to_one_token(spec):
     encoder = WeightsEncoder.from_layout(TokenLayout(spec, 5), dim=6, pool=True)
     flat = torch.randn(2, spec.numel)
