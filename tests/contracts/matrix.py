@@ -211,6 +211,14 @@ GENERATORS: dict[str, tuple[type[Generator], dict[str, Any]]] = {
             "process": {"name": "Diffusion", "prediction": "data", "sampler": "ddim", "steps": 2},
         },
     ),
+    "lora_codec": (
+        DiffusionGenerator,
+        {
+            "codec": {"name": "LoRACodec", "latent": 4, "dim": 8, "depth": 1, "heads": 1},
+            "denoiser": {"name": "RecurrentDenoiser", **_RPG},
+            "process": {"name": "Diffusion", "prediction": "data", "sampler": "ddim", "steps": 2},
+        },
+    ),
     "conv_codec": (
         DiffusionGenerator,
         {
@@ -266,6 +274,7 @@ ONLY: dict[str, tuple[str, ...]] = {
     "prompt_to_effect": ("lora", "full_mlp", "delta_tied", "peft_lora", "peft_ia3"),
     # What an autoencoder that is not trained makes of zeros is no base model.
     "sequence_codec": ("full_mlp", "full_conv"),
+    "lora_codec": ("lora_alpha", "lora_gpt2"),
     "conv_codec": ("full_mlp", "full_tied"),
     "kde": ("lora_alpha", "full_conv", "delta", "peft_vblora"),
     "dit": ("lora_alpha", "lora_gpt2", "full_conv", "full_tied", "delta", "prefix", "peft_dora"),
@@ -281,6 +290,8 @@ ALIKE |= dict.fromkeys(("generative_adapter", "generative_adapter_frobenius"), (
 SAME = ("multitask",)
 # Generators whose output does not vary with the numbers of a condition, or not differentiably.
 CONSTANT = ("multitask", "nearest", "weighted_updates", "kde")
+# Generators whose autoencoder makes something of zeros before it is trained.
+AUTOENCODED = ("lora_codec",)
 # Generators that start as a mean of their experts, entry by entry or of the updates.
 MEANS = (
     "nearest",

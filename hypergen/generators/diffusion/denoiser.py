@@ -127,7 +127,7 @@ class TimeEmbedding(nn.Module):
         """`[B]` → `[B, dim]`."""
         # Its own dtype would be too coarse, where that is half precision.
         embedded = sinusoid(1000 * time.float(), self.frequencies)
-        out: Tensor = self.network(embedded.to(self.network[0].weight.dtype))
+        out: Tensor = self.network(embedded.to(next(self.parameters()).dtype))
         return out
 
 

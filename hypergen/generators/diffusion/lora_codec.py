@@ -34,6 +34,20 @@ class LoRACodec(WeightCodec):
     Cost: the decomposition of every pair of a batch, O((in + out) r²), and attention over all
     components within a window.
 
+    Example: latent diffusion of the LoRAs of a model, `[N, numel]` in `flat`. Training goes through
+    a `DiffusionGenerator` (`codec={"name": "LoRACodec", "latent": 32}`), or by hand:
+
+        spec = LoRASpec(model, "all-linear", r=8)
+        codec = LoRACodec(spec, latent=32)
+        codec.fit(flat)
+        optimizer = torch.optim.AdamW(codec.parameters(), lr=1e-3)
+        for _ in range(1000):
+            optimizer.zero_grad()
+            codec.loss(flat).backward()
+            optimizer.step()
+        latents = codec.encode(flat)  # [N, modules · 8, 32]
+        loras = spec.from_flat(codec.decode(latents))
+
     Args:
         spec: The LoRAs.
         latent: Width of a component's latent vector, D.
@@ -230,8 +244,11 @@ class _Kind(nn.Module):
         )
         for name, value in (("at_a", table[:, 0]), ("at_b", table[:, 1]), ("places", places)):
             self.register_buffer(name, value, persistent=False)
+        # Until it is fitted: factors of the size of the smaller one's steps.
+        scales = [min(spec[n].scale for n in spec.pair_names(spec.modules[m])) for _, _, m in rows]
+        std = torch.tensor(scales).repeat_interleave(self.rank)[:, None]
         self.register_buffer("mean", torch.zeros(len(places), width))
-        self.register_buffer("std", torch.ones(len(places), 1))
+        self.register_buffer("std", std)
         self.at_a: Tensor
         self.at_b: Tensor
         self.places: Tensor
