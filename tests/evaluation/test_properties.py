@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from hypergen.errors import UsageError
+from hypergen.errors import RunError, UsageError
+from hypergen.evaluation import properties_command
 from hypergen.evaluation.command import evaluate_command
 from hypergen.evaluation.properties import (
     _r2,
@@ -230,6 +231,22 @@ def test_another_zoo_is_split_at_random(run, splits, zoo):
     record = ZooRecord("none", {**last, "train": last["train"].relabel(renamed)}, {})
     record.save(run)
     assert "another zoo" in command(run, zoo.folder)["notes"][0]
+
+
+def test_another_zoo_is_brought_to_the_order_that_the_run_saw(run, splits, zoo, monkeypatch):
+    last = {name: view.select(step="last") for name, view in splits.items()}
+    ZooRecord("none", last, {"canonical": True}).save(run)
+    load, seen = ZooRecord.load, []
+
+    def elsewhere(path, zoo=None):
+        if zoo is not None:
+            raise RunError("none of its checkpoints are in this zoo")
+        return load(path)
+
+    monkeypatch.setattr(ZooRecord, "load", staticmethod(elsewhere))
+    monkeypatch.setattr(properties_command, "_canonical", lambda train: seen.append(train))
+    assert "another zoo" in command(run, zoo.folder)["notes"][0]
+    assert [row.run for row in seen[0].rows] == [row.run for row in last["train"].rows]
 
 
 def test_runs_without_a_codec_and_zoos_of_other_networks_are_refused(run, zoo, tmp_path):
