@@ -330,6 +330,14 @@ class DiffusionGenerator(Generator):
             )
         return self.from_latents(latents)
 
+    # -- files ---------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """See `Generator.to_dict`; with the sampler and steps that `process.choose` chose last."""
+        out = super().to_dict()
+        out["init_args"] = {**out["init_args"], "process": self.process.to_dict()}
+        return out
+
     @torch.no_grad()
     def memoriser(self, flat: Tensor) -> DiffusionGenerator:
         """The same codec and process with the closed-form minimiser: what it samples are copies.

@@ -264,6 +264,15 @@ def test_it_is_loaded_as_it_was(options, tmp_path):
         fresh.load_tensors(state)
 
 
+def test_what_was_chosen_for_sampling_is_saved(tmp_path):
+    net = moved(make(process={"name": "Diffusion", "steps": 4}))
+    net.process.choose("ddim", 2)
+    net.save_pretrained(tmp_path / "g")
+    loaded = Generator.from_pretrained(tmp_path / "g")
+    assert (loaded.process.sampler, loaded.process.steps) == ("ddim", 2)
+    assert torch.equal(loaded.generate(TEXTS).flat(), net.generate(TEXTS).flat())
+
+
 def test_the_memoriser_returns_training_checkpoints(tmp_path):
     net = make(process={"name": "FlowMatching", "steps": 30})
     copies = net.memoriser(ROWS[:6])
