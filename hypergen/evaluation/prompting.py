@@ -101,13 +101,13 @@ def evaluate_prompting(
     wanted = wanted_values(known, prompts, log)
 
     def measure(weights: Weights | Tensor) -> Tensor:
-        flat = weights if isinstance(weights, Tensor) else weights.flat()
+        flat = (weights if isinstance(weights, Tensor) else weights.flat()).float().cpu()
         repeated = [task for task in tasks for _ in range(len(flat) // len(tasks))]
-        return networks.score(flat, repeated, split)[name]
+        return networks.score(flat, repeated, split, generated=True)[name]
 
     def ask(goal: Tensor, weights: Tensor, now: Tensor) -> Tensor:
         """Flat weights of a prompt for one value for each network."""
-        return generator.prompt(weights, now, goal, seed=seed).flat()
+        return generator.prompt(weights, now, goal, seed=seed).flat().float().cpu()
 
     asked = []
     for value in progress(wanted.tolist(), desc="prompting", unit="value"):
@@ -226,7 +226,10 @@ def _on_test(
 ) -> dict[str, dict[str, Tensor]]:
     """Metrics on the test split of what the prompt for the best value gives."""
     parts = {"generated": chosen, "current": current, "own_last": last}
-    return {key: networks.score(flat, tasks, "test") for key, flat in parts.items()}
+    return {
+        key: networks.score(flat, tasks, "test", generated=key == "generated")
+        for key, flat in parts.items()
+    }
 
 
 def _trained(

@@ -181,29 +181,31 @@ def evaluate_unseen(
     drawn = []
     for part in progress(torch.arange(len(tasks)).split(32), desc="generating", unit="batch"):
         given = generator.encode(**{input_name: [wanted[i] for i in part.tolist()]})
-        drawn.append(generator.generate(condition=given, n=samples, seed=seed).flat())
+        made = generator.generate(condition=given, n=samples, seed=seed)
+        drawn.append(made.flat().float().cpu())
     generated = torch.cat(drawn)
     repeated = [task for task in tasks for _ in range(samples)]
 
-    def accuracy(weights: Tensor, names: list[str], where: str = split) -> Tensor:
-        return networks.score(weights, names, where)["accuracy"]
+    def accuracy(weights: Tensor, names: list[str], *, stored: bool = False) -> Tensor:
+        return networks.score(weights, names, split, generated=not stored)["accuracy"]
 
     of_all = accuracy(generated, repeated).view(-1, samples)
-    by_val = accuracy(generated, repeated, "val").view(-1, samples).argmax(1, keepdim=True)
     moved = torch.tensor(_others(family, seed))
     values = {
         "generated": of_all.mean(1),
-        "best": of_all.gather(1, by_val)[:, 0],
-        "trained": accuracy(test.flat([own[task] for task in tasks]).float(), tasks),
-        "nearest": accuracy(flat[first[place]], tasks),
+        "trained": accuracy(test.flat([own[task] for task in tasks]).float(), tasks, stored=True),
+        "nearest": accuracy(flat[first[place]], tasks, stored=True),
         "linear": accuracy(_ridge(encoded["seen"], flat[first], encoded["tasks"]), tasks),
         "mean": accuracy(flat.mean(0).expand(len(tasks), -1), tasks),
         "shuffled": accuracy(generated.view(len(tasks), samples, -1)[moved, 0], tasks),
         "majority": networks.majority(tasks, split),
     }
-    if samples == 1:
-        del values["best"]
+    if samples > 1:
+        by_val = networks.score(generated, repeated, "val", generated=True)["accuracy"]
+        chosen = by_val.view(-1, samples).argmax(1, keepdim=True)
+        values["best"] = of_all.gather(1, chosen)[:, 0]
     scores = {name: Scores(v.double(), family, families) for name, v in values.items()}
+    scores = {name: scores[name] for name in LABELS if name in scores}
     return Unseen(tasks, scores, families, samples, distance, resamples, seed)
 
 

@@ -60,13 +60,17 @@ class ZooNetworks:
                 raise UsageError(f"the zoo's problem has no task {name!r}")
         return torch.tensor([self.numbers[name] for name in tasks], dtype=torch.long)
 
-    def score(self, flat: Tensor, tasks: Sequence[str], split: str) -> dict[str, Tensor]:
+    def score(
+        self, flat: Tensor, tasks: Sequence[str], split: str, *, generated: bool = False
+    ) -> dict[str, Tensor]:
         """Scores every network on its own task.
 
         Args:
             flat: `[N, numel]`.
             tasks: `[N]` names of tasks.
             split: Which samples.
+            generated: Whether the networks were generated or mixed: their batch-norm statistics, if
+                they have any, are re-estimated on training samples.
 
         Returns:
             Metric → `[N]`.
@@ -75,7 +79,14 @@ class ZooNetworks:
             UsageError: An unknown task or split, or as many tasks as there are not networks.
             WeightsError: Numbers of another shape.
         """
-        scores = evaluate_networks(self.zoo, flat, split, tasks, problem=self.problem)
+        scores = evaluate_networks(
+            self.zoo,
+            flat,
+            split,
+            tasks,
+            batch_norm="train" if generated else "stored",
+            problem=self.problem,
+        )
         return {name: values.float() for name, values in scores.metrics.items()}
 
     def majority(self, tasks: Sequence[str], split: str) -> Tensor:

@@ -41,6 +41,28 @@ def test_scores_are_those_that_the_zoo_wrote_down(zoo):
             )
 
 
+def test_statistics_of_generated_networks_are_measured_on_training_samples(tmp_path):
+    recipe = NetworkZoo(
+        name="norm",
+        network=MLP(64, (6,), 2, norm="batch"),
+        problem=Classification(Digits(), [[0], [1, 2]]),
+        runs=2,
+        steps=30,
+        lr=1e-2,
+    )
+    build_zoo(recipe, tmp_path / "zoo")
+    zoo = Zoo(tmp_path / "zoo")
+    networks, tasks = ZooNetworks(zoo), zoo.column("task")
+    spoilt = zoo.weights()
+    for slot in zoo.spec:
+        if slot.name.endswith("running_mean"):
+            spoilt[slot.name].add_(50)
+    good, bad = (networks.score(flat, tasks, "test") for flat in (zoo.flat(), spoilt.flat()))
+    again = networks.score(spoilt.flat(), tasks, "test", generated=True)
+    assert (bad["accuracy"] < good["accuracy"] - 0.02).all()
+    assert (again["accuracy"] > good["accuracy"] - 0.02).all()
+
+
 def test_majority_is_the_frequent_answer(zoo):
     networks = ZooNetworks(zoo)
     labels = networks.problem.data.labels["test"]
