@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +26,7 @@ from hypergen.zoo.reading import (
 from hypergen.zoo.reading.record import ZooRecord
 from hypergen.zoo.store import Row, Zoo
 
+_LEAK = "what is generated will look better on the test samples; take 'val' or 'train'"
 FRACTIONS = {"train": 0.8, "val": 0.1, "test": 0.1}
 
 
@@ -53,7 +55,8 @@ class ZooDataModule(LightningDataModule):
             `"run"`.
         fractions: Shares of training, validation and test; the key names are fixed.
         heldout: Names of the tasks, families or runs of the test split.
-        metric: Metric that checkpoints are filtered and drawn by, such as `"test.accuracy"`.
+        metric: Metric that checkpoints are filtered and drawn by, such as `"val.accuracy"`; one
+            of the test split is warned of, since it lets test samples choose what is learned.
         at_least: Training checkpoints below it are left out.
         temperature: Training checkpoints are drawn by softmax(metric / temperature); all alike
             when not given.
@@ -91,7 +94,9 @@ class ZooDataModule(LightningDataModule):
             if value <= 0:
                 raise UsageError(f"{name} must be positive, not {value}")
         if metric is None and (at_least is not None or temperature is not None):
-            raise UsageError("at_least and temperature need metric=, such as 'test.accuracy'")
+            raise UsageError("at_least and temperature need metric=, such as 'val.accuracy'")
+        if metric is not None and metric.startswith("test."):
+            warnings.warn(f"{metric} chooses training checkpoints: {_LEAK}", stacklevel=2)
         fractions = FRACTIONS if fractions is None else fractions
         if set(fractions) != set(FRACTIONS):
             raise UsageError(f"fractions has the keys train, val and test, not {list(fractions)}")

@@ -80,9 +80,10 @@ def test_each_row_has_the_condition_of_its_task(folder):
 
 
 def test_filtering_and_drawing_by_metric(folder):
-    data = ZooDataModule(
-        folder, "hashing", step="all", metric="test.accuracy", at_least=0.8, temperature=1e-3
-    )
+    with pytest.warns(UserWarning, match="look better on the test samples"):
+        data = ZooDataModule(
+            folder, "hashing", step="all", metric="test.accuracy", at_least=0.8, temperature=1e-3
+        )
     assert data.splits["train"].metric("test", "accuracy").min() >= 0.8
     assert data.splits["val"].metric("test", "accuracy").min() < 0.8
     zoo, batch = data.splits["train"], next(iter(data.train_dataloader()))

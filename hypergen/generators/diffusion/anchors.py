@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -90,6 +91,12 @@ def _scores(data: Any, metric: str) -> Tensor:
     if not hasattr(data, "splits"):
         raise SpecError(f"{type(data).__name__} keeps no metrics of its checkpoints")
     split, _, name = metric.partition(".")
+    if split == "test":
+        warnings.warn(
+            f"{metric} chooses anchors: samples will look better on the test samples; take 'val' "
+            "or 'train'",
+            stacklevel=4,
+        )
     found = [row.metrics for row in data.splits["train"].rows]
     values = [metrics.get(split, {}).get(name, float("nan")) for metrics in found]
     scores = torch.tensor(values, dtype=torch.float64)

@@ -50,7 +50,7 @@ def filter_metric(
 
     Args:
         zoo: Any view.
-        metric: `"split.name"`, such as `"test.accuracy"`.
+        metric: `"split.name"`, such as `"val.accuracy"`.
         at_least: Lower bound.
         at_most: Upper bound.
 

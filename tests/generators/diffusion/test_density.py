@@ -254,6 +254,10 @@ def test_data_modules_bring_metrics_and_conditions():
     out = net.generate([TEXTS[4], TEXTS[3]]).flat()
     assert torch.allclose(out, stored[[4, 3]], atol=1e-4)
     assert net.config["anchors"] == 3
+    rows = [SimpleNamespace(metrics={"test": {"accuracy": a}}) for a in range(6)]
+    leak = data(splits={"train": SimpleNamespace(rows=rows)})
+    with pytest.warns(UserWarning, match="look better on the test samples"):
+        KDEGenerator(SPEC, NoCondition(), TOKENS, metric="test.accuracy").prepare(leak)
     options = {"codec": TOKENS, "metric": "val.acuracy", "best": 0.5}
     with pytest.raises(SpecError, match=r"val\.accuracy"):
         KDEGenerator(SPEC, NoCondition(), **options).prepare(full)
