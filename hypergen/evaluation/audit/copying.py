@@ -30,8 +30,9 @@ def copy_test_of(
         network of both sets for each sample.
     """
     size = min(len(training), len(heldout))
-    ours = cut_groups(training.groups, size, resampler.seed, "training")
-    theirs = cut_groups(heldout.groups, size, resampler.seed, "heldout")
+    ours, theirs = _equally_many(
+        {"training": training.groups, "heldout": heldout.groups}, size, resampler.seed
+    )
     to_heldout = space.distances(own.samples, own.heldout[theirs])
     pool = torch.cat([own.training[ours], own.heldout[theirs]])
     both = torch.cat([to_training[:, ours], to_heldout], dim=1)
@@ -40,22 +41,38 @@ def copy_test_of(
     is_training = torch.arange(len(pool)) < len(ours)
     weights = resampler.weights(samples.groups, "samples")
     shares = []
+    pools = training.groups[ours], heldout.groups[theirs]
     for r in range(min(_COPY_RESAMPLES, resampler.resamples)):
+        names = f"half 0 {r}", f"half {len(ours)} {r}"
+        halves = _equally_many(
+            dict(zip(names, pools, strict=True)), max(1, len(ours) // 2), resampler.seed
+        )
         half = torch.zeros(len(pool), dtype=torch.bool)
-        for groups, start in ((training.groups[ours], 0), (heldout.groups[theirs], len(ours))):
-            kept = cut_groups(groups, max(1, len(groups) // 2), resampler.seed, f"half {start} {r}")
-            half[kept + start] = True
+        half[torch.cat([halves[0], halves[1] + len(ours)])] = True
         # The nearest network among those that were drawn.
         first = half[order].to(torch.uint8).argmax(1, keepdim=True)
         hits = is_training[order.gather(1, first)[:, 0]].double()
         shares.append((weights[r].double() @ hits) / weights[r].sum())
     nearest = order[:, 0]
-    runs = torch.cat([training.groups[ours], heldout.groups[theirs]])
+    runs = torch.cat(pools)
     return (
         resampler.estimate(torch.stack(shares).mean(), torch.stack(shares)),
         permutation_test(nearest, runs, is_training, resampler.seed),
         nearest,
     )
+
+
+def _equally_many(sets: dict[str, Tensor], most: int, seed: int) -> list[Tensor]:
+    """Positions in sets of networks, whole runs as far as these are small enough.
+
+    Args:
+        sets: Name → runs of the networks.
+        most: Most networks of each set, unless one run has more.
+        seed: Seed of the draws.
+    """
+    drawn = [cut_groups(groups, most, seed, name) for name, groups in sets.items()]
+    size = min(len(kept) for kept in drawn)
+    return [kept[torch.linspace(0, len(kept) - 1, size).round().long()] for kept in drawn]
 
 
 def data_copying_of(
