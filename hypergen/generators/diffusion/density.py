@@ -237,7 +237,9 @@ class KDEGenerator(Generator):
     def _draw(
         self, embeddings: Tensor, spread: Tensor, probability: Tensor, seeds: Sequence[int]
     ) -> Tensor:
-        count = len(embeddings) if self.nearest is None else min(len(embeddings), self.nearest)
+        count = len(embeddings)
+        if self.nearest is not None and embeddings is self.embeddings:  # else they are candidates
+            count = min(count, self.nearest)
         centres, noise, dimensions = draw(embeddings, probability, seeds, self.joint)
         width = kernel_width(self.bandwidth, count, dimensions)
         return centres + width * spread * noise * self.codec.mask.to(noise.device)
@@ -282,8 +284,12 @@ class KDEGenerator(Generator):
         keep = max(2, draws // 4) if keep is None else keep
         if condition is not None and len(condition) != 1:
             raise ConditionError(f"refine takes one condition, not {len(condition)}")
-        if not (1 <= n <= draws and rounds >= 1 and keep >= 1):
-            raise ConditionError("refine needs 1 <= n <= draws, and positive rounds and keep")
+        # One anchor has no spread: all candidates of the next round would be copies of it.
+        if not (1 <= n <= draws and rounds >= 1 and keep >= 1 + (rounds > 1)):
+            raise ConditionError(
+                "refine needs 1 <= n <= draws, a positive number of rounds, and a positive keep (2 "
+                "at least for several rounds)"
+            )
         self.collect()
         if condition is None:
             zero = torch.zeros(1, 1, self.encoder.dim, device=self.device)
@@ -294,7 +300,8 @@ class KDEGenerator(Generator):
         for number in range(rounds):
             seeds = range(seed + number * draws, seed + (number + 1) * draws)
             latents = self._draw(anchors, spread, probability, seeds)
-            values = score(self._decode(latents)).to(self.device)
+            # Not a number would be sorted before all others.
+            values = score(self._decode(latents)).to(self.device).nan_to_num(nan=-torch.inf)
             if best is not None:
                 values, latents = torch.cat([best[0], values]), torch.cat([best[1], latents])
             top = values.argsort(descending=True, stable=True)[: max(n, keep)]

@@ -11,6 +11,7 @@ import torch
 from hypergen.conditions import HashingEncoder, NoCondition
 from hypergen.errors import ConditionError, SpecError, WeightsError
 from hypergen.generators import Generator, Reconstruction
+from hypergen.generators.diffusion import kernels
 from hypergen.generators.diffusion.anchors import Anchors
 from hypergen.generators.diffusion.denoising import Denoising
 from hypergen.generators.diffusion.density import KDEGenerator
@@ -294,6 +295,43 @@ def test_more_rounds_of_candidates_come_closer_to_what_is_scored():
         text.refine(score, condition=text.encode(text=TEXTS))
     with pytest.raises(ConditionError, match="draws"):
         net.refine(score, n=5, draws=3)
+    with pytest.raises(ConditionError, match="2 at least for several rounds"):
+        net.refine(score, draws=3, rounds=2, keep=1)
+
+
+def test_candidates_without_a_score_are_the_worst():
+    net = made(checkpoints(30), bandwidth=0.4)
+
+    def score(weights):
+        return (
+            torch.arange(len(weights))
+            .float()
+            .masked_fill(torch.arange(len(weights)) % 2 > 0, torch.nan)
+        )
+
+    best = net.refine(score, n=2, draws=8)
+    assert best.expected_gain.tolist() == [6.0, 4.0]
+    assert torch.allclose(best.flat()[0], net.generate(n=8).flat()[6], atol=1e-5)
+
+
+def test_later_rounds_draw_around_all_that_were_kept():
+    net, widths = described(nearest=1, bandwidth="scott"), []
+    condition, draw = net.encode(text=TEXTS[0]), net._draw
+
+    def watched(anchors, spread, probability, seeds):
+        latents = draw(anchors, spread, probability, seeds)
+        centres, noise, _ = kernels.draw(anchors, probability, seeds, net.joint)
+        width = (latents - centres) / (spread * noise).where(spread > 1e-3, torch.nan)
+        widths.append(float(width.nanmedian()))
+        return latents
+
+    net._draw = watched
+    net.refine(
+        lambda weights: weights.flat().sum(1), condition=condition, draws=8, rounds=2, keep=4
+    )
+    size = net.codec.tokens * net.codec.dim
+    assert widths[0] == pytest.approx(1.0, rel=1e-3)
+    assert widths[1] == pytest.approx(kernel_width("scott", 4, size), rel=1e-3)
 
 
 @pytest.mark.parametrize(
