@@ -105,9 +105,9 @@ def evaluate_prompting(
         repeated = [task for task in tasks for _ in range(len(flat) // len(tasks))]
         return networks.score(flat, repeated, split, generated=True)[name]
 
-    def ask(goal: Tensor, weights: Tensor, now: Tensor) -> Tensor:
+    def ask(goal: Tensor, weights: Tensor, now: Tensor, turn: int = 0) -> Tensor:
         """Flat weights of a prompt for one value for each network."""
-        return generator.prompt(weights, now, goal, seed=seed).flat().float().cpu()
+        return generator.prompt(weights, now, goal, seed=seed + turn).flat().float().cpu()
 
     asked = []
     for value in progress(wanted.tolist(), desc="prompting", unit="value"):
@@ -153,8 +153,8 @@ def evaluate_prompting(
     if recursive > 1:
         goal = wanted[extreme].expand(len(first))
         curve, weights, now = [have], current, have
-        for _ in range(recursive):
-            weights = ask(goal, weights, now)
+        for turn in range(recursive):  # with another noise each time, as `GPt.prompt` does
+            weights = ask(goal, weights, now, turn)
             now = measure(weights)
             curve.append(now)
         result = result.replace(recursive=torch.stack(curve, 1))
