@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from hypergen._utils.seeding import generator as seeded
 
+_CHUNK = 512  # positions whose angles are computed at once, and stay in a processor's cache
+
 
 class PositionCodes(nn.Module):
     """A code for each of n positions, whatever n is.
@@ -50,34 +52,47 @@ class PositionCodes(nn.Module):
         frequencies = torch.rand(axes, features, generator=rng, dtype=torch.float64) * fastest
         phases = torch.rand(features, generator=rng, dtype=torch.float64) * 2 * math.pi
         rises = torch.rand(axes, features, generator=rng, dtype=torch.float64) * fastest * chirp
-        self.register_buffer("frequencies", frequencies, persistent=False)
-        self.register_buffer("phases", phases, persistent=False)
-        self.register_buffer("rises", rises, persistent=False)
+        # Of half a step. Whole numbers wrap around as angles do: position 100,000 has its angle
+        # exactly, and no change of the module's dtype rounds a frequency.
+        self.register_buffer("frequencies", _turns(frequencies / 2), persistent=False)
+        self.register_buffer("phases", _turns(phases), persistent=False)
+        self.register_buffer("rises", _turns(rises / 4), persistent=False)
         self.project = nn.Linear(features, dim, bias=False)
         nn.init.orthogonal_(self.project.weight)
         self.project.weight.data.mul_(math.sqrt(max(features, dim) / features))
         self.table = nn.Parameter(torch.zeros(table, dim)) if table else None
 
     def forward(self, positions: Tensor) -> Tensor:
-        """`[n, axes]` (whole or not) → `[n, R]`."""
-        # In float64: the angle of position 100,000 would be a matter of chance otherwise.
-        steps = positions.to(self.phases)
-        angles = steps @ self.frequencies + steps.square() @ self.rises + self.phases
-        features = angles.cos().mul(math.sqrt(2)).to(self.project.weight.dtype)
+        """`[n, axes]` (whole, or half of whole numbers) → `[n, R]`."""
+        features = self.project.weight.new_empty(len(positions), self.project.in_features)
+        halves = (positions * 2).to(torch.int64)
+        for own, part in zip(features.split(_CHUNK), halves.split(_CHUNK), strict=True):
+            angles = self.phases.expand(len(part), -1)
+            for axis, steps in enumerate(part.split(1, 1)):
+                angles = angles + steps * self.frequencies[axis]
+                angles += steps.square() * self.rises[axis]
+            own.copy_(angles.float().mul_(2 * math.pi / 2**64).cos_().mul_(math.sqrt(2)))
         out: Tensor = self.project(features)
         return out
 
     def first(self, count: int) -> Tensor:
         """Codes of the positions 0 to `count` - 1, `[count, R]`."""
-        own = torch.eye(min(count, self.dim), self.dim, device=self.frequencies.device)
-        out = own * math.sqrt(self.dim)
+        weight = self.project.weight
+        out = torch.eye(min(count, self.dim), self.dim, dtype=weight.dtype, device=weight.device)
+        out = out * math.sqrt(self.dim)
         if count > self.dim:
-            further = torch.arange(self.dim, count, device=self.frequencies.device)
+            further = torch.arange(self.dim, count, device=weight.device)
             out = torch.cat([out, self(further[:, None])])
         if self.table is None:
             return out
         own = self.table[:count]
         return out + nn.functional.pad(own, (0, 0, 0, count - len(own)))
+
+
+def _turns(angles: Tensor) -> Tensor:
+    """Angles as parts of a turn, of which there are 2^64: int64."""
+    parts = (angles / (2 * math.pi) + 0.5) % 1.0 - 0.5
+    return (parts * 2.0**64).to(torch.int64)
 
 
 def kernel_offsets(kernel: tuple[int, ...], device: torch.device) -> Tensor:

@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Literal, get_args
 
 import torch
@@ -25,12 +26,14 @@ class Made:
 
     Attributes:
         left: `[o, R]`, or None.
-        right: `[P, R, c · K]`, or tiles `[P, o', c', K]`, with the scale in it.
+        right: `[P, R, c · K]`, with the scale in it; without `left` whatever the decoder reads.
+        size: `[P]`, root mean square of each without noise: not finite where an entry is not.
         noise: `[P]`, standard deviation of the noise; None without any.
     """
 
     left: Tensor | None
     right: Tensor
+    size: Tensor
     noise: Tensor | None
 
 
@@ -152,37 +155,29 @@ class MatrixDecoder(nn.Module, ABC):
         if not groups:
             return []
         sizes = [len(group) for group in groups]
-        stds = torch.cat([group.std for group in groups]).to(x)
+        std = torch.cat([group.std for group in groups]).to(x)
         if self.gain is not None:
-            stds = stds * self.gain(x)[:, 0].exp()
-        odds = None if self.share is None else self.share(x)[:, 0].split(sizes)
+            std = std * self.gain(x)[:, 0].exp()
+        parts = list(self.raw(self.cores(x, groups), groups))
+        square = torch.cat([own for *_, own in parts])
+        scale = std if self.gain is None else std * (square + 1e-12).rsqrt()
+        # Of each group by how much its matrices are wider than what a subclass builds.
+        beyond = [min(g.rows, g.columns * g.positions) - self.freedom for g in groups]
+        noise = None
+        if self.share is not None and max(beyond) > 0:
+            wide = torch.tensor(beyond).repeat_interleave(torch.tensor(sizes)).to(x)
+            odds = self.share(x)[:, 0] + (wide.clamp(min=1) * (self.noise / self.freedom)).log()
+            share = odds.sigmoid()
+            noise = std * share.sqrt()
+            scale = torch.where(wide > 0, scale * (1 - share).sqrt(), scale)
         made = []
-        raw = self.raw(self.cores(x, groups), groups)
-        for i, (group, std, (left, right, square)) in enumerate(
-            zip(groups, stds.split(sizes), raw, strict=True)
-        ):
-            scale = std if self.gain is None else std * (square + 1e-12).rsqrt()
-            noise = None
-            beyond = min(group.rows, group.columns * group.positions) - self.freedom
-            if odds is not None and beyond > 0:
-                share = (odds[i] + math.log(self.noise * beyond / self.freedom)).sigmoid()
-                noise = std * share.sqrt()
-                scale = scale * (1 - share).sqrt()
-            made.append(Made(left, right * scale.view(-1, *[1] * (right.dim() - 1)), noise))
+        # No gradient at a matrix of zeros: the root is for the check alone.
+        size = scale.detach() * square.detach().sqrt()
+        for (left, right, _), wider, span in zip(parts, beyond, _spans(sizes), strict=True):
+            scaled = right * scale[span].view(-1, *[1] * (right.dim() - 1))
+            own = noise[span] if noise is not None and wider > 0 else None
+            made.append(Made(left, scaled, size[span], own))
         return made
-
-    def check(self, made: Made, group: Group) -> None:
-        """Checks that matrices will be finite by what they are made of.
-
-        Raises:
-            WeightsError: One is not; names it.
-        """
-        if made.noise is not None:
-            check_finite(made.noise, group)
-        if made.left is None:
-            check_finite(made.right, group)
-        else:  # no entry is above this
-            check_finite(made.right.abs().amax((1, 2)) * made.left.abs().sum(1).max(), group)
 
     def emit(
         self, made: Made, group: Group, rows: slice, seed: int, out: Tensor | None = None
@@ -196,7 +191,8 @@ class MatrixDecoder(nn.Module, ABC):
             seed: Seed of the noise.
             out: Contiguous `[n, o, c · K]` to write into, where no gradient is wanted.
         """
-        part = Made(made.left, made.right[rows], None if made.noise is None else made.noise[rows])
+        noise = None if made.noise is None else made.noise[rows]
+        part = Made(made.left, made.right[rows], made.size[rows], noise)
         if part.noise is None:
             if out is None:
                 return self.join(part, group)
@@ -210,6 +206,11 @@ class MatrixDecoder(nn.Module, ABC):
         orthogonal_noise(group.rows, width, keys, seed, out)
         self.write(part, group, out)
         return out
+
+
+def _spans(sizes: Sequence[int]) -> list[slice]:
+    ends = list(accumulate(sizes, initial=0))
+    return [slice(*pair) for pair in pairwise(ends)]
 
 
 def check_finite(values: Tensor, group: Group) -> None:
@@ -251,11 +252,9 @@ class VectorDecoder(nn.Module):
         """`[P, D]` of all vectors → `[n, length]` of each group."""
         hidden = self.outer(torch.relu(self.inner(x)))
         out, start = [], 0
-        codes: dict[int, Tensor] = {}
+        codes = self.codes.first(max((group.rows for group in plan.vectors), default=0))
         for group in plan.vectors:
-            if group.rows not in codes:
-                codes[group.rows] = self.codes.first(group.rows)
-            values = hidden[start : start + len(group)] @ codes[group.rows].T
+            values = hidden[start : start + len(group)] @ codes[: group.rows].T
             start += len(group)
             if group.form == "shift":
                 out.append(torch.tanh(0.2 * values))

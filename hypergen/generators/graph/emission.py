@@ -92,7 +92,7 @@ def one_by_one(
     for parts in _portions(plan, matrices):
         span = slice(parts[0].span.start, parts[-1].span.stop)
         for made, part in zip(matrices.prepare(x[span], parts), parts, strict=True):
-            matrices.check(made, part)
+            check_finite(made.size, part)
             width = part.columns * part.positions
             for i, rule in enumerate(part.rules):
                 place = out(rule)

@@ -53,30 +53,41 @@ class LowRankDecoder(MatrixDecoder):
     def raw(
         self, cores: Sequence[Tensor], groups: Sequence[Group]
     ) -> Iterator[tuple[Tensor | None, Tensor, Tensor]]:
-        """U, M Vᵀ and the mean squares of U M Vᵀ."""
+        """U, M Vᵀ and the mean squares of U M Vᵀ; of few rows these matrices themselves."""
         left = self.left.first(max(group.rows for group in groups))
-        right = self.right.first(max(group.columns for group in groups)).T
-        lefts = {group.rows: left[: group.rows] for group in groups}
-        rights = {group.columns: right[:, : group.columns] for group in groups}
-        grams = {n: left.T @ left / n for n, left in lefts.items()}
+        right = self.right.first(max(group.columns for group in groups)) / self.rank
+        grams: dict[tuple[str, int], Tensor] = {}
+
+        def gram(side: str, codes: Tensor, count: int) -> Tensor:
+            key = side, count
+            if key not in grams:
+                grams[key] = codes[:count].T @ codes[:count] / count
+            return grams[key]
+
         for core, group in zip(cores, groups, strict=True):
-            square_core = core.unflatten(-1, (self.rank, self.rank)) / self.rank  # [n, K, R, R]
-            product = (square_core @ rights[group.columns]).permute(0, 2, 3, 1).flatten(2)
-            # tr(Xᵀ Uᵀ U X) of X = M Vᵀ `[n, R, c · K]`, without the matrix itself.
-            square = ((grams[group.rows] @ product) * product).mean(2).sum(1)
-            yield lefts[group.rows], product, square
+            core = core.unflatten(-1, (self.rank, self.rank))  # [n, K, R, R]
+            codes = right[: group.columns].T
+            if group.rows < self.rank:  # by far the fewer products, from the left
+                whole = (left[: group.rows] @ core @ codes).permute(0, 2, 3, 1).flatten(2)
+                yield None, whole, whole.square().mean((1, 2))
+                continue
+            # tr(Mᵀ Uᵀ U M Vᵀ V), without the matrix itself.
+            rows = gram("rows", left, group.rows) @ core
+            columns = core @ gram("columns", right, group.columns)
+            square = (rows * columns).sum((2, 3)).mean(1).clamp(min=0)
+            yield left[: group.rows], (core @ codes).permute(0, 2, 3, 1).flatten(2), square
 
     def join(self, made: Made, group: Group) -> Tensor:
         """`[n, o, c · K]`."""
-        assert made.left is not None
-        return made.left @ made.right
+        return made.right if made.left is None else made.left @ made.right
 
     def write(self, made: Made, group: Group, out: Tensor) -> None:
         """One product for each matrix, which the noise is added to in passing."""
-        assert made.left is not None
-        if made.noise is None:
+        if made.left is None:
+            out.copy_(made.right)
+        elif made.noise is None:
             for one, right in zip(out, made.right, strict=True):
                 torch.mm(made.left, right, out=one)
-            return
-        for one, right, amount in zip(out, made.right, made.noise.tolist(), strict=True):
-            one.addmm_(made.left, right, beta=amount)
+        else:
+            for one, right, amount in zip(out, made.right, made.noise.tolist(), strict=True):
+                one.addmm_(made.left, right, beta=amount)

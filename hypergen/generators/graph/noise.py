@@ -5,22 +5,34 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from hypergen._utils.seeding import generator as seeded
 
-BLOCK = 1024
+NARROW, WIDE = 256, 1024  # columns of a block, at least where there are more, and at most
 
 
-@lru_cache(maxsize=32)
-def cosine_basis(size: int) -> Tensor:
-    """The orthonormal cosine transform (DCT-II), `[size, size]`, times sqrt(size)."""
-    steps = torch.arange(size, dtype=torch.float64, device="cpu")
-    table = torch.cos(math.pi / size * (steps + 0.5) * steps[:, None]) * math.sqrt(2)
+@lru_cache(maxsize=16)
+def signed_cosines(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The orthogonal cosine transform (DCT-II) with random signs of its columns, twice.
+
+    Any `size` neighbouring columns have orthogonal rows of mean square 1: signs keep what is
+    orthogonal so, and so does turning all rows by the same number of places.
+
+    Returns:
+        `[size, 2 · size]`.
+    """
+    steps = torch.arange(size, dtype=torch.int32, device="cpu")
+    # cos(π / size · (column + 1/2) · row), off the few values that it takes.
+    circle = torch.arange(4 * size, dtype=torch.float64, device="cpu") * (math.pi / (2 * size))
+    values = (circle.cos() * math.sqrt(2)).to(torch.float32)
+    table = values[((2 * steps + 1) * steps[:, None]) % (4 * size)]
     table[0] = 1.0
-    return table.to(torch.float32)
+    table *= torch.randint(0, 2, (size,), generator=seeded("signs of noise", size)) * 2.0 - 1
+    return torch.cat([table, table], 1).to(device, dtype)
 
 
 def orthogonal_noise(
@@ -28,10 +40,11 @@ def orthogonal_noise(
 ) -> Tensor:
     """Matrices `[n, rows, columns]` of variance 1, one for each key.
 
-    Rows of the cosine transform with random signs, in random order: orthogonal to each other within
-    each block of as many rows as there are columns (at most 1,024), at the cost of a copy. A QR
-    decomposition (Saxe et al., arXiv:1312.6120) costs the cube of the width. A matrix depends on
-    its sizes, its key and the seed alone.
+    Rows of the cosine transform with random signs, turned by a random number of places and in
+    random order: orthogonal to each other within each band of as many rows as there are columns (at
+    most 1,024; of more columns about that), at the cost of a copy. A QR decomposition (Saxe et al.,
+    arXiv:1312.6120) costs the cube of the width. A matrix depends on its sizes, its key and the
+    seed alone.
 
     Args:
         rows: Number of rows.
@@ -42,23 +55,22 @@ def orthogonal_noise(
     """
     if out is None:
         out = torch.empty(len(keys), rows, columns)
-    width = math.ceil(columns / math.ceil(columns / BLOCK))
-    basis = cosine_basis(width)
-    own = [seeded("noise", rows, columns, seed, key) for key in keys]
-    shared = seeded("signs of noise", rows, columns, seed)
-    for top in range(0, rows, width):
-        count = min(width, rows - top)
-        for left in range(0, columns, width):
-            size = min(width, columns - left)
-            # Each block has signs of its columns, so that no two blocks hold the same rows.
-            signs = torch.randint(0, 2, (size,), generator=shared, device="cpu") * 2.0 - 1
-            signed = (basis[:, :size] * signs).to(out)
-            for one, rng in zip(out, own, strict=True):
-                order = torch.randperm(width, generator=rng, device="cpu")[:count].to(out.device)
-                turned = torch.randint(0, 2, (count, 1), generator=rng, device="cpu") * 2.0 - 1
-                part = one[top : top + count, left : left + size]
-                if part.is_contiguous():
-                    torch.index_select(signed, 0, order, out=part).mul_(turned.to(out))
-                else:
-                    torch.mul(signed[order], turned.to(out), out=part)
+    # Blocks of columns, each orthogonal by itself: narrow ones where there are few rows, as the
+    # transform of a block has as many rows as columns.
+    count = max(math.ceil(columns / WIDE), columns // max(min(rows, columns), NARROW), 1)
+    edges = [columns * i // count for i in range(count + 1)]
+    band = columns // count
+    for one, key in zip(out, keys, strict=True):
+        rng = seeded("noise", rows, columns, seed, key)
+        for left, right in pairwise(edges):
+            width = right - left
+            table = signed_cosines(width, out.device, out.dtype)
+            start = int(torch.randint(width, (), generator=rng))
+            for number, top in enumerate(range(0, rows, band)):
+                # One place further for each band, so that no two hold the same rows.
+                shift = (start + number) % width
+                order = torch.randperm(width, generator=rng)[: rows - top][:band]
+                turned = table[:, shift : shift + width]
+                place = one[top : top + band, left:right]
+                torch.index_select(turned, 0, order.to(out.device), out=place)
     return out

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,8 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from hypergen.conditions.graph import trace
+from hypergen.conditions.graph.batch import GraphBatch
 from hypergen.generators.graph import GraphHypernetwork, init_
 from hypergen.generators.graph.noise import orthogonal_noise
+from hypergen.generators.graph.plan import make_plan
+from hypergen.generators.graph.rules import architecture
 
 
 def hypernetwork(**decoder: object) -> GraphHypernetwork:
@@ -83,6 +88,44 @@ def test_a_narrow_layer_is_the_corner_of_a_wide_one_before_its_scale():
     torch.testing.assert_close(codes[:8] @ codes[:8].T, 8 * torch.eye(8))
 
 
+def test_codes_are_cosines_of_the_exact_angle_whatever_the_dtype():
+    from hypergen.generators.graph.codes import PositionCodes
+
+    codes = PositionCodes(4, "rows")
+    positions = torch.tensor([[3], [1_000_003]])
+    turn = 2.0**64
+    features = torch.tensor(
+        [
+            [
+                math.cos(2 * math.pi * (((2 * p * f + 4 * p * p * r + c) % 2**64) / turn)) * 2**0.5
+                for f, r, c in zip(
+                    codes.frequencies[0].tolist(), codes.rises[0].tolist(), codes.phases.tolist(),
+                    strict=True,
+                )
+            ]
+            for p in positions[:, 0].tolist()
+        ]
+    )  # fmt: skip
+    torch.testing.assert_close(codes(positions), features @ codes.project.weight.T)
+    low = codes.to(torch.bfloat16)(positions).float()
+    torch.testing.assert_close(low, features @ codes.project.weight.T.float(), atol=0.1, rtol=0)
+
+
+def test_few_rows_are_made_from_the_left_as_many_are_from_the_right():
+    decoder = hypernetwork(rank=16, noise=0.0).matrices
+    few = trace(nn.Conv2d(5, 8, 3), (2, 5, 6, 6))  # 8 rows, below the rank
+    x = torch.randn(1, 32, generator=torch.Generator().manual_seed(0))
+    plan = make_plan(GraphBatch.of(few), [architecture(few, keep="bias")])
+    (group,), (core,) = plan.matrices, decoder.cores(x, plan.matrices)
+    core = core.unflatten(-1, (16, 16)) / 16
+    wanted = decoder.left.first(8) @ core @ decoder.right.first(5).T  # [1, K, o, c]
+    wanted = wanted.permute(0, 2, 3, 1).flatten(2)
+    wanted = wanted / wanted.square().mean().sqrt() * (1 / 45) ** 0.5
+    (made,) = decoder.prepare(x, [group])
+    torch.testing.assert_close(decoder.emit(made, group, slice(None), 0), wanted)
+    torch.testing.assert_close(made.size, torch.tensor([(1 / 45) ** 0.5]))
+
+
 def test_noise_is_for_what_the_rank_does_not_reach():
     model = nn.Sequential(nn.Linear(24, 24), nn.Linear(24, 48))
     decoder = hypernetwork(rank=24)
@@ -115,10 +158,19 @@ def test_noise_has_orthogonal_rows_and_depends_on_its_key_alone(rows, columns, s
     count = min(rows, columns)
     product = both[0, :count] @ both[0, :count].T / columns
     torch.testing.assert_close(product, torch.eye(count), atol=1e-4, rtol=0)
-    if rows * columns > 16:
+    if columns > 8:  # the fewer columns, the fewer orders of few rows
         assert not torch.equal(both[0], both[1])
     view = torch.full((1, rows, columns), float("nan"))
     assert torch.equal(orthogonal_noise(rows, columns, ["a"], seed, view), both[:1])
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(40, 2100), (600, 2100), (3000, 700)])
+def test_noise_of_wide_matrices_is_orthogonal_by_bands_and_repeats_no_row(rows, columns):
+    noise = orthogonal_noise(rows, columns, ["a"])[0]
+    assert float(noise.square().mean()) == pytest.approx(1.0, abs=1e-3)
+    near = noise @ noise.T / columns - torch.eye(rows)
+    assert float(near[:600, :600].abs().max()) < 1e-5
+    assert float(near.abs().max()) < 0.5
 
 
 def _mlp() -> tuple[nn.Module, Tensor]:
