@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Literal, get_args
@@ -18,6 +18,7 @@ from hypergen.generators.graph.noise import orthogonal_noise
 from hypergen.generators.graph.plan import Group, Plan
 
 Normalize = Literal["fan_in", "standard"]
+Raw = tuple[Tensor, Callable[[Tensor], tuple[Tensor | None, Tensor]]]
 
 
 @dataclass
@@ -127,14 +128,16 @@ class MatrixDecoder(nn.Module, ABC):
         """How many numbers the right part has at most for each column."""
 
     @abstractmethod
-    def raw(
-        self, cores: Sequence[Tensor], groups: Sequence[Group]
-    ) -> Iterator[tuple[Tensor | None, Tensor, Tensor]]:
-        """Of each group left and right parts of variance about 1, and their mean squares `[n]`.
+    def raw(self, cores: Sequence[Tensor], groups: Sequence[Group]) -> Iterator[Raw]:
+        """Of each group the mean squares `[n]` of matrices of variance about 1, and their parts.
 
         Args:
             cores: What `cores` returned.
             groups: The groups.
+
+        Yields:
+            The squares, and a function of a factor `[n]` of each matrix that gives `left` and
+            `right` of `Made`.
         """
 
     @abstractmethod
@@ -159,7 +162,7 @@ class MatrixDecoder(nn.Module, ABC):
         if self.gain is not None:
             std = std * self.gain(x)[:, 0].exp()
         parts = list(self.raw(self.cores(x, groups), groups))
-        square = torch.cat([own for *_, own in parts])
+        square = torch.cat([own for own, _ in parts])
         scale = std if self.gain is None else std * (square + 1e-12).rsqrt()
         # Of each group by how much its matrices are wider than what a subclass builds.
         beyond = [min(g.rows, g.columns * g.positions) - self.freedom for g in groups]
@@ -173,10 +176,9 @@ class MatrixDecoder(nn.Module, ABC):
         made = []
         # No gradient at a matrix of zeros: the root is for the check alone.
         size = scale.detach() * square.detach().sqrt()
-        for (left, right, _), wider, span in zip(parts, beyond, _spans(sizes), strict=True):
-            scaled = right * scale[span].view(-1, *[1] * (right.dim() - 1))
+        for (_, build), wider, span in zip(parts, beyond, _spans(sizes), strict=True):
             own = noise[span] if noise is not None and wider > 0 else None
-            made.append(Made(left, scaled, size[span], own))
+            made.append(Made(*build(scale[span]), size[span], own))
         return made
 
     def emit(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from hypergen.generators.graph.codes import PositionCodes
-from hypergen.generators.graph.decoders import Made, MatrixDecoder, Normalize
+from hypergen.generators.graph.decoders import Made, MatrixDecoder, Normalize, Raw
 from hypergen.generators.graph.plan import Group
 
 
@@ -50,32 +51,36 @@ class LowRankDecoder(MatrixDecoder):
         """R rows."""
         return self.rank
 
-    def raw(
-        self, cores: Sequence[Tensor], groups: Sequence[Group]
-    ) -> Iterator[tuple[Tensor | None, Tensor, Tensor]]:
-        """U, M Vᵀ and the mean squares of U M Vᵀ; of few rows these matrices themselves."""
+    def raw(self, cores: Sequence[Tensor], groups: Sequence[Group]) -> Iterator[Raw]:
+        """Mean squares of U M Vᵀ; U and M Vᵀ, or of few rows these matrices themselves."""
         left = self.left.first(max(group.rows for group in groups))
         right = self.right.first(max(group.columns for group in groups)) / self.rank
-        grams: dict[tuple[str, int], Tensor] = {}
+        grams: dict[tuple[int, int], Tensor] = {}
 
-        def gram(side: str, codes: Tensor, count: int) -> Tensor:
-            key = side, count
-            if key not in grams:
-                grams[key] = codes[:count].T @ codes[:count] / count
-            return grams[key]
+        def gram(side: int, count: int) -> Tensor:
+            if (side, count) not in grams:
+                codes = (left, right)[side][:count]
+                grams[side, count] = codes.T @ codes / count
+            return grams[side, count]
 
         for core, group in zip(cores, groups, strict=True):
             core = core.unflatten(-1, (self.rank, self.rank))  # [n, K, R, R]
-            codes = right[: group.columns].T
-            if group.rows < self.rank:  # by far the fewer products, from the left
-                whole = (left[: group.rows] @ core @ codes).permute(0, 2, 3, 1).flatten(2)
-                yield None, whole, whole.square().mean((1, 2))
-                continue
+            few = group.rows < self.rank  # fewer products from the left then
+            own = left[: group.rows]
+            if few:
+                core = own @ core
             # tr(Mᵀ Uᵀ U M Vᵀ V), without the matrix itself.
-            rows = gram("rows", left, group.rows) @ core
-            columns = core @ gram("columns", right, group.columns)
-            square = (rows * columns).sum((2, 3)).mean(1).clamp(min=0)
-            yield left[: group.rows], (core @ codes).permute(0, 2, 3, 1).flatten(2), square
+            outer = core / group.rows if few else gram(0, group.rows) @ core
+            square = (outer * (core @ gram(1, group.columns))).sum((2, 3)).mean(1).clamp(min=0)
+            codes = right[: group.columns].T
+            yield square, partial(self._build, None if few else own, core, codes)
+
+    @staticmethod
+    def _build(
+        left: Tensor | None, core: Tensor, codes: Tensor, factor: Tensor
+    ) -> tuple[Tensor | None, Tensor]:
+        product = (core * factor[:, None, None, None]) @ codes
+        return left, product.permute(0, 2, 3, 1).flatten(2)
 
     def join(self, made: Made, group: Group) -> Tensor:
         """`[n, o, c · K]`."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from hypergen._utils.seeding import generator as seeded
 
 NARROW, WIDE = 256, 1024  # columns of a block, at least where there are more, and at most
+UNIT = 64  # blocks end at multiples of it
 
 
 @lru_cache(maxsize=16)
@@ -56,10 +57,10 @@ def orthogonal_noise(
     if out is None:
         out = torch.empty(len(keys), rows, columns)
     # Blocks of columns, each orthogonal by itself: narrow ones where there are few rows, as the
-    # transform of a block has as many rows as columns.
+    # transform of a block has as many rows as columns. Of few widths, each of which is computed.
     count = max(math.ceil(columns / WIDE), columns // max(min(rows, columns), NARROW), 1)
-    edges = [columns * i // count for i in range(count + 1)]
-    band = columns // count
+    edges = [round(columns * i / count / UNIT) * UNIT for i in range(count)] + [columns]
+    band = min(right - left for left, right in pairwise(edges))
     for one, key in zip(out, keys, strict=True):
         rng = seeded("noise", rows, columns, seed, key)
         for left, right in pairwise(edges):

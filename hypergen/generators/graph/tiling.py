@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from torch import Tensor
 
-from hypergen.generators.graph.decoders import Made, MatrixDecoder, Normalize
+from hypergen.generators.graph.decoders import Made, MatrixDecoder, Normalize, Raw
 from hypergen.generators.graph.plan import Group
 
 
@@ -42,14 +43,16 @@ class TilingDecoder(MatrixDecoder):
         """The rows of a tile."""
         return self.tile
 
-    def raw(
-        self, cores: Sequence[Tensor], groups: Sequence[Group]
-    ) -> Iterator[tuple[Tensor | None, Tensor, Tensor]]:
-        """Tiles `[n, o', c', K]` and their mean squares."""
+    def raw(self, cores: Sequence[Tensor], groups: Sequence[Group]) -> Iterator[Raw]:
+        """Mean squares of tiles, and the tiles `[n, o', c', K]`."""
         for core, group in zip(cores, groups, strict=True):
             tiles = core.unflatten(-1, (self.tile, self.tile))[..., : group.rows, : group.columns]
             tiles = tiles.permute(0, 2, 3, 1)
-            yield None, tiles, tiles.square().mean((1, 2, 3))
+            yield tiles.square().mean((1, 2, 3)), partial(self._build, tiles)
+
+    @staticmethod
+    def _build(tiles: Tensor, factor: Tensor) -> tuple[None, Tensor]:
+        return None, tiles * factor[:, None, None, None]
 
     def join(self, made: Made, group: Group) -> Tensor:
         """`[n, o, c · K]`."""

@@ -164,12 +164,12 @@ def test_noise_has_orthogonal_rows_and_depends_on_its_key_alone(rows, columns, s
     assert torch.equal(orthogonal_noise(rows, columns, ["a"], seed, view), both[:1])
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(40, 2100), (600, 2100), (3000, 700)])
+@pytest.mark.parametrize(("rows", "columns"), [(40, 2100), (500, 2100), (3000, 700)])
 def test_noise_of_wide_matrices_is_orthogonal_by_bands_and_repeats_no_row(rows, columns):
     noise = orthogonal_noise(rows, columns, ["a"])[0]
     assert float(noise.square().mean()) == pytest.approx(1.0, abs=1e-3)
     near = noise @ noise.T / columns - torch.eye(rows)
-    assert float(near[:600, :600].abs().max()) < 1e-5
+    assert float(near[:500, :500].abs().max()) < 1e-5
     assert float(near.abs().max()) < 0.5
 
 
