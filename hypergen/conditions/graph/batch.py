@@ -28,7 +28,9 @@ class Encoded:
         kind: `[N]` position in `KINDS`.
         shape: `[N, 4]` sizes of parameters; 0 for all other nodes.
         degree: `[N, 2]` how many edges lead in and out.
-        level: `[N, 2]` longest path from a node without inputs, and to the output.
+        level: `[N, 2]` longest path from a node without inputs (a parameter is one), and to the
+            output.
+        depth: `[N]` how far between input and output, in 0…1; of parameters where they are read.
         copies: `[N]` how many nodes of the network it stands for.
         pairs: `[N, N]` uint8, which pair of distances two nodes have (`distance_pairs`).
         reduction: What each node of the network became.
@@ -39,6 +41,7 @@ class Encoded:
     shape: Tensor
     degree: Tensor
     level: Tensor
+    depth: Tensor
     copies: Tensor
     pairs: Tensor
     reduction: Reduction
@@ -74,6 +77,22 @@ def levels(edges: Tensor, count: int) -> Tensor:
     return torch.tensor(found, dtype=torch.int64, device="cpu")
 
 
+def depths(edges: Tensor, level: Tensor) -> Tensor:
+    """`[N]`, the share of the longest path through a node that lies before it.
+
+    A node without inputs stands right before the first that reads it.
+
+    Args:
+        edges: `[2, E]`; sources come before targets.
+        level: `[N, 2]`, as of `Encoded`.
+    """
+    ahead, behind = level.unbind(1)
+    reader = torch.full_like(ahead, len(level))
+    reader = reader.scatter_reduce(0, edges[0], ahead[edges[1]], "amin")
+    ahead = torch.where((ahead == 0) & (reader < len(level)), reader - 1, ahead)
+    return ahead / (ahead + behind).clamp(min=1)
+
+
 def encode_graph(graph: ModuleGraph, cap: int = CAP, compress: bool = False) -> Encoded:
     """The tensors of one graph; computed once for each `ModuleGraph` and kept with it."""
     known = _KNOWN.setdefault(id(graph), {})
@@ -99,13 +118,15 @@ def _encode(graph: ModuleGraph, cap: int, compress: bool) -> Encoded:
 
     ahead = levels(edges, count)
     behind = levels(count - 1 - edges.flip(0), count).flip(0)
+    level = torch.stack([ahead, behind], 1)
     degree = [edges[1].bincount(minlength=count), edges[0].bincount(minlength=count)]
     return Encoded(
         op=column([number(n.op) for n in nodes]),
         kind=column([KINDS.index(n.kind) for n in nodes]),
         shape=column(shapes).reshape(-1, AXES),
         degree=torch.stack(degree, 1),
-        level=torch.stack([ahead, behind], 1),
+        level=level,
+        depth=depths(edges, level),
         copies=reduction.copies,
         pairs=distance_pairs(forward_distances(edges, count, cap), cap),
         reduction=reduction,
@@ -121,7 +142,7 @@ class GraphBatch:
     Attributes:
         graphs: The graphs.
         encoded: Their tensors.
-        op, kind, copies: `[B, N]`.
+        op, kind, depth, copies: `[B, N]`.
         shape: `[B, N, 4]`.
         degree, level: `[B, N, 2]`.
         pairs: `[B, N, N]` uint8; the last number of all where the column is padding.
@@ -138,6 +159,7 @@ class GraphBatch:
     shape: Tensor
     degree: Tensor
     level: Tensor
+    depth: Tensor
     pairs: Tensor
     mask: Tensor
     cap: int
@@ -177,13 +199,16 @@ class GraphBatch:
             pairs[i, :n, :n] = e.pairs
             pairs[i, :, n:] = pair_count(cap) - 1
 
-        def stack(name: str) -> Tensor:
-            return pad_sequence([getattr(e, name) for e in encoded], batch_first=True)
+        names = ("op", "kind", "copies", "shape", "degree", "level", "depth")
+        columns = {
+            name: pad_sequence([getattr(e, name) for e in encoded], batch_first=True)
+            for name in names
+        }
 
         return GraphBatch(
             graphs,
             encoded,
-            **{name: stack(name) for name in ("op", "kind", "copies", "shape", "degree", "level")},
+            **columns,
             pairs=pairs,
             mask=torch.arange(most, device="cpu") < counts[:, None],
             cap=cap,

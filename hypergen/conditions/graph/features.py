@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
+from hypergen._utils.errors import ConditionError
 from hypergen.conditions.graph.batch import GraphBatch
 from hypergen.conditions.graph.data import AXES
 from hypergen.conditions.graph.graph import KINDS
@@ -12,6 +15,7 @@ from hypergen.conditions.graph.vocabulary import TOTAL
 
 BUCKETS = 128
 PER_OCTAVE = 4
+OCTAVES = 7  # of frequencies: a hundred layers are told apart
 
 
 def bucket(values: Tensor) -> Tensor:
@@ -65,14 +69,28 @@ class BucketEmbedding(nn.Module):
 class NodeFeatures(nn.Module):
     """Operation or role, kind, sizes, degrees, depth and repetitions of each node.
 
+    Of two parameters of one role and size the levels alone differ, often by less than a bucket: at
+    the start they are nearly the same vector, and get nearly the same weights. `depth` tells them
+    apart.
+
     Args:
         dim: Width D.
+        depth: Spread at the start of a code of where between input and output a node stands, beside
+            the other features, which have 1.7 together; 0 for none.
+
+    Raises:
+        ConditionError: `depth` is negative.
     """
 
     seen: Tensor
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, depth: float = 0.0) -> None:
         super().__init__()
+        if depth < 0:
+            raise ConditionError(f"depth={depth} is a spread: 0 or more")
+        self.depth = nn.Linear(2 * OCTAVES, dim, bias=False) if depth else None
+        if self.depth is not None:
+            nn.init.normal_(self.depth.weight, std=depth / math.sqrt(OCTAVES))
         self.op = nn.Embedding(TOTAL, dim)
         self.kind = nn.Embedding(len(KINDS), dim)
         self.shape = BucketEmbedding(AXES, dim)
@@ -87,6 +105,10 @@ class NodeFeatures(nn.Module):
         place = torch.cat([batch.degree, batch.level, batch.copies[..., None]], -1)
         total = self.op(batch.op) + self.kind(batch.kind)
         total = total + self.shape(batch.shape, batch.mask) + self.place(place, batch.mask)
+        if self.depth is not None:
+            octaves = 2.0 ** torch.arange(OCTAVES, device=batch.device)
+            angles = batch.depth[..., None] * (math.pi * octaves)
+            total = total + self.depth(torch.cat([angles.cos(), angles.sin()], -1).to(total))
         out: Tensor = self.norm(total)
         return out
 

@@ -43,12 +43,13 @@ class GatedGraphNetwork(nn.Module):
         dim: Width D.
         layers: How often both sweeps are run.
         cap: Longest distance of a virtual edge.
+        depth: See `NodeFeatures`.
     """
 
-    def __init__(self, dim: int = 32, layers: int = 1, cap: int = CAP) -> None:
+    def __init__(self, dim: int = 32, layers: int = 1, cap: int = CAP, depth: float = 0.0) -> None:
         super().__init__()
         self.dim, self.cap, self.rounds = dim, cap, layers
-        self.features = NodeFeatures(dim)
+        self.features = NodeFeatures(dim, depth)
         self.near = nn.Sequential(nn.Linear(dim, dim // 2), nn.ReLU(), nn.Linear(dim // 2, dim))
         self.far = nn.Sequential(nn.Linear(dim, dim // 2), nn.ReLU(), nn.Linear(dim // 2, dim))
         self.gru = nn.GRUCell(dim, dim)

@@ -96,19 +96,26 @@ class GraphTransformer(nn.Module):
         heads: Number of heads; divides D.
         ratio: Width of the feed-forward network, in D.
         cap: Longest distance that is told from longer ones.
+        depth: See `NodeFeatures`.
 
     Raises:
         ConditionError: D cannot be divided by `heads`.
     """
 
     def __init__(
-        self, dim: int = 64, layers: int = 3, heads: int = 8, ratio: int = 4, cap: int = CAP
+        self,
+        dim: int = 64,
+        layers: int = 3,
+        heads: int = 8,
+        ratio: int = 4,
+        cap: int = CAP,
+        depth: float = 0.0,
     ) -> None:
         super().__init__()
         if dim % heads:
             raise ConditionError(f"dim={dim} cannot be divided by heads={heads}")
         self.dim, self.cap = dim, cap
-        self.features = NodeFeatures(dim)
+        self.features = NodeFeatures(dim, depth)
         self.bias = DistanceBias(heads, dim, cap)
         self.layers = nn.ModuleList(_Layer(dim, heads, ratio) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)

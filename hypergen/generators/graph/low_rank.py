@@ -80,6 +80,7 @@ class LowRankDecoder(MatrixDecoder):
         left: Tensor | None, core: Tensor, codes: Tensor, factor: Tensor
     ) -> tuple[Tensor | None, Tensor]:
         product = (core * factor[:, None, None, None]) @ codes
+        product = product.to(factor)  # products in mixed precision are of another dtype
         return left, product.permute(0, 2, 3, 1).flatten(2)
 
     def join(self, made: Made, group: Group) -> Tensor:

@@ -16,7 +16,7 @@ from hypergen.conditions.graph.batch import GraphBatch, distance_pairs, encode_g
 from hypergen.conditions.graph.compress import reduce_graph
 from hypergen.conditions.graph.distances import forward_distances
 from hypergen.conditions.graph.encoder import GraphEncoder, make_encoder
-from hypergen.conditions.graph.features import BUCKETS, BucketEmbedding, bucket
+from hypergen.conditions.graph.features import BUCKETS, BucketEmbedding, NodeFeatures, bucket
 from hypergen.conditions.graph.gated import GatedGraphNetwork
 from hypergen.conditions.graph.transformer import DistanceBias, GraphTransformer
 
@@ -40,7 +40,32 @@ def graphs(draw: st.DrawFn, most: int = 12) -> ModuleGraph:
 
 def encoder(name: str) -> nn.Module:
     torch.manual_seed(0)
-    return make_encoder({"name": name, "dim": 16, "layers": 2})
+    return make_encoder({"name": name, "dim": 16, "layers": 2, "depth": 1.0})
+
+
+@settings(max_examples=25, deadline=None)
+@given(graphs())
+def test_depth_rises_along_edges_and_parameters_stand_where_they_are_read(graph):
+    depth = encode_graph(graph).depth.tolist()
+    assert all(0 <= d <= 1 for d in depth)
+    for edge in graph.edges:
+        assert depth[edge.source] <= depth[edge.target] + 1e-6
+
+
+def test_depth_tells_parameters_of_one_role_and_size_apart():
+    graph = trace(nn.Sequential(*[nn.Linear(8, 8) for _ in range(24)]), (2, 8))
+    batch = GraphBatch.of(graph)
+    at = [i for i, n in enumerate(graph.nodes) if n.op == "linear.weight"]
+    assert batch.depth[0, at].unique().numel() == 24
+    torch.manual_seed(0)
+    near = {}
+    for depth in (0.0, 1.0):
+        with torch.no_grad():
+            found = NodeFeatures(32, depth).eval()(batch)[0, at]
+        near[depth] = torch.nn.functional.cosine_similarity(found[1:], found[:-1]).mean()
+    assert float(near[0.0]) > 0.9 > float(near[1.0])
+    with pytest.raises(ConditionError, match="depth=-1"):
+        make_encoder({"name": "gated", "depth": -1.0})
 
 
 @settings(max_examples=25, deadline=None)

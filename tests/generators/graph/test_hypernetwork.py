@@ -66,9 +66,12 @@ def test_under_mixed_precision_weights_keep_the_generators_dtype(name):
     hypernetwork = generator(name)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         weights = hypernetwork([graph("resnet")])[0]
-    assert weights.dtype == torch.float32
+        with torch.no_grad():
+            written = hypernetwork([graph("resnet")])[0]
+    assert weights.dtype == written.dtype == torch.float32
     exact = hypernetwork([graph("resnet")])[0]
     torch.testing.assert_close(weights.flat(), exact.flat(), rtol=0.1, atol=0.05)
+    torch.testing.assert_close(written.flat(), exact.flat(), rtol=0.1, atol=0.05)
 
 
 @every
