@@ -132,7 +132,9 @@ def _fan_in(call: Call, slot: str, shape: tuple[int, ...]) -> int | None:
     if not slot.startswith("weight") or len(shape) < 2:
         return None
     if call.op.startswith("conv_transpose"):
-        return shape[0] * math.prod(shape[2:])
+        channels = shape[1] if call.shape is None else call.shape[1 - len(shape)]
+        groups = max(1, channels // shape[1])
+        return shape[0] // groups * math.prod(shape[2:])
     if call.op.startswith("conv"):
         return math.prod(shape[1:])
     if call.op == "linear" and call.contracted is not None:

@@ -171,6 +171,14 @@ def test_fan_in_is_what_one_output_sums_over(name):
             assert node.fan_in is None
 
 
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("example", [(2, 4, 6, 6), (4, 6, 6)])
+def test_fan_in_of_a_transposed_convolution_is_that_of_its_group(groups, example):
+    layer = nn.ConvTranspose2d(4, 8, 3, groups=groups)
+    graph = trace(layer, example, cache=False)
+    assert graph.nodes[graph.parameters["weight"]].fan_in == 4 // groups * 9
+
+
 def test_what_only_training_uses_is_found():
     graph = trace(GoogLeNetLike())
     assert "auxiliary.weight" in graph.parameters
