@@ -13,7 +13,8 @@ and 0.10.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -108,6 +109,18 @@ GENERATORS: dict[str, dict[str, Any]] = {
     "low rank and noise": {"encoder": {"dim": 64}, "decoder": {"name": "low_rank"}},
 }
 KNOWN = ("tiles", "low rank and noise")  # also timed with the graph of an earlier call
+LOW = "low rank and noise, bfloat16 products"
+
+
+@contextmanager
+def _bfloat16() -> Iterator[None]:
+    """Products of float32 matrices as torch's precision `medium` has them."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def models(runs: int) -> list[dict[str, Any]]:
@@ -148,16 +161,18 @@ def models(runs: int) -> list[dict[str, Any]]:
                 init_(own, by, example=example)
 
             ways[kind] = anew
+            if kind == "low rank and noise":
+                ways[LOW] = _bfloat16()(anew)
             if kind in KNOWN:
                 ways[f"{kind}, known graph"] = again
         t = interleave(ways, runs=runs, warmup=1)
         count = sum(p.numel() for p in parameters) / 1e6
-        for kind in ("graph", *GENERATORS, *(f"{k}, known graph" for k in KNOWN)):
+        for kind in ("graph", *GENERATORS, LOW, *(f"{k}, known graph" for k in KNOWN)):
             what = "graph alone" if kind == "graph" else f"graph and weights, {kind}"
             own = row(f"{name} ({count:.1f}M), {what}", t[kind], t["usual"], t["bound"])
             if name in GHN3:
                 own["ghn3_two_threads"] = dict(zip(("graph", "predict"), GHN3[name], strict=True))
-                if kind in GENERATORS:
+                if kind in (*GENERATORS, LOW):
                     own["case"] += f" (GHN-3-T: {sum(GHN3[name]) * 1e3:.0f} ms)"
             rows.append(own)
     return rows

@@ -52,7 +52,8 @@ def init_(
     Raises:
         ConditionError: The network cannot be traced, a parameter cannot be generated, a pattern
             matches nothing, or the generator was trained without what the network needs.
-        WeightsError: The network is on the meta device, or a weight came out as NaN or infinity.
+        WeightsError: The network is on the meta device, or a weight came out as NaN or infinity;
+            others may have been replaced by then.
     """
     if scale not in get_args(Scale):
         raise UsageError(f"scale={scale!r}: choose from {', '.join(get_args(Scale))}")

@@ -23,6 +23,9 @@ class LowRankDecoder(MatrixDecoder):
     computed, and none repeats another. For layers of R rows and columns or fewer, every matrix can
     be reached, as with tiles.
 
+    With `torch.set_float32_matmul_precision("medium")` the products take a fraction of the time
+    where a processor multiplies bfloat16, for weights that are rounded to 2 or 3 digits.
+
     Args:
         dim: Width D of the nodes' vectors.
         rank: R.

@@ -62,7 +62,7 @@ def parameters_of(weights: Weights, row: int = 0) -> dict[str, Tensor]:
 
 def predicted_norm(weights: Weights) -> Tensor:
     """Sum of the norms of all tensors, over the batch (the regulariser of GHN-3)."""
-    norms = [tensor.float().flatten(2).norm(dim=2).sum() for tensor in weights.groups]
+    norms = [t.float().reshape(*t.shape[:2], -1).norm(dim=2).sum() for t in weights.groups]
     total = norms[0]
     for norm in norms[1:]:
         total = total + norm

@@ -62,6 +62,12 @@ def test_weights_become_parameters_with_their_gradients():
     assert not gradient[1].any()
 
 
+def test_the_predicted_norm_counts_scalars():
+    module = torch.nn.ParameterDict({"a": torch.nn.Parameter(torch.tensor(3.0))})
+    spec = FullSpec(module)
+    assert float(predicted_norm(spec.from_flat(torch.tensor([[-3.0]])))) == 3.0
+
+
 def test_the_predicted_norm_is_that_of_every_tensor():
     spec = FullSpec(NET.module())
     weights = spec.from_flat(torch.randn(2, spec.numel))
