@@ -17,6 +17,7 @@ UNIT = 64  # blocks end at multiples of it
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)  # what is kept may be asked for by validation first
 def signed_cosines(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """The orthogonal cosine transform (DCT-II) with random signs of its columns, twice.
 

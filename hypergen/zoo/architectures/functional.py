@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -16,7 +17,8 @@ from hypergen.zoo.architectures.base import Architecture
 @lru_cache(maxsize=2048)
 def skeleton(architecture: Architecture) -> tuple[nn.Module, frozenset[str]]:
     """A module without memory for its parameters, and their names; one for equal architectures."""
-    module = architecture.meta()
+    with torch.inference_mode(False):  # validation may ask first, training after it
+        module = architecture.meta()
     return module, frozenset(name for name, _ in module.named_parameters())
 
 

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hypergen.conditions.graph import trace
 from hypergen.errors import UsageError, WeightsError
 from hypergen.specs import FullSpec
 from hypergen.zoo.architectures import GPT, MLP, ImageProblem, ResNet, Signature
@@ -60,6 +61,14 @@ def test_weights_become_parameters_with_their_gradients():
     for name, leaf in leaves.items():
         assert torch.allclose(expected[name][0], leaf.grad, atol=1e-4, rtol=1e-4)
     assert not gradient[1].any()
+
+
+def test_a_network_that_validation_met_first_is_traced_and_trained():
+    network = MLP(Signature("images", (1, 8, 8), 10), hidden=(13, 11))
+    with torch.inference_mode():
+        call(network, network.start(), torch.zeros(2, 1, 8, 8))
+    graph = trace(skeleton(network)[0], network.signature.example(), cache=False)
+    assert set(graph.parameters) == skeleton(network)[1]
 
 
 def test_the_predicted_norm_counts_scalars():
