@@ -25,8 +25,9 @@ PROBE = 60  # steps that tell what a step takes
 SPLITS = ("test", "wide", "deep", "dense", "norm_free")
 
 GATED, TRANSFORMER = "{name: gated, dim: 64}", "{name: transformer, dim: 64, layers: 3}"
+OURS = "{name: transformer, dim: 64, layers: 3, depth: 1.0}"
 TILING, LOW_RANK = "{name: tiling}", "{name: low_rank}"
-OWN = ("--model.loss_cap=null", "--model.ema_decay=0", "--trainer.gradient_clip_val=5.0")
+OWN = ("--model.loss_cap=null", "--model.ema_decay=0")
 
 # name → (encoder, decoder, options beside those of the recipe)
 METHODS: dict[str, tuple[str, str, tuple[str, ...]]] = {
@@ -34,7 +35,7 @@ METHODS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "GHN-3": (TRANSFORMER, TILING, (*OWN, "--model.lr=4e-4", "--model.norm_penalty=3e-5")),
     "GHN-2, our training": (GATED, TILING, ()),
     "GHN-3, our training": (TRANSFORMER, TILING, ()),
-    "ours": (TRANSFORMER, LOW_RANK, ()),
+    "ours": (OURS, LOW_RANK, ()),
 }
 
 
