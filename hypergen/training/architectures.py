@@ -16,6 +16,7 @@ from hypergen._utils.seeding import generator as seeded
 from hypergen.training.architecture_stream import ArchitectureStream, Pair, graph_of
 from hypergen.training.bank import ListLoader, StepLoader
 from hypergen.training.graph_module import GraphHypernetworkModule, MetaBatch
+from hypergen.training.processes import check_divides
 from hypergen.zoo.architectures import (
     Architecture,
     ArchitectureSpace,
@@ -110,14 +111,7 @@ class ArchitectureDataModule(LightningDataModule):
 
     def stream(self, first: int = 0) -> ArchitectureStream:
         """The training architectures of this process, from a step on."""
-        rank, world = (
-            (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        )
-        if self.meta_batch % world:
-            raise UsageError(
-                f"meta_batch={self.meta_batch} cannot be split over {world} processes: take a "
-                f"multiple of {world}"
-            )
+        rank, world = check_divides(self, "meta_batch")
         return ArchitectureStream(
             self.space,
             self.problem,

@@ -18,6 +18,7 @@ from hypergen.specs import Weights
 from hypergen.targets import Target
 from hypergen.training.bank import Batch, ListLoader, StepLoader, WordingBank
 from hypergen.training.parts import Parts, TaskParts
+from hypergen.training.processes import own_share, rank_and_world
 from hypergen.zoo import TaskSuite
 
 __all__ = ["Parts", "TaskDataModule"]
@@ -128,7 +129,7 @@ class TaskDataModule(TaskParts):
             positions = positions[rows[bank.tasks] >= 0]
             if not len(positions):
                 raise UsageError(f"the zoo holds no task of the split {self.train_tasks!r}")
-        share = self._share()
+        share = own_share(self, "tasks_per_batch")
         sizes = self._sizes(bank.tasks[positions])
         repeats = sizes is not None or self.tasks_per_batch > len(positions)
 
@@ -209,21 +210,6 @@ class TaskDataModule(TaskParts):
         """The zoo, with the training descriptions of its tasks; for generators made of experts."""
         return self.bank(self.train_tasks, self.train_wordings).experts(*self.zoo)
 
-    def _share(self) -> slice:
-        """Rows of the global batch that this process trains on."""
-        rank, world = self._rank()
-        if self.tasks_per_batch % world:
-            raise UsageError(
-                f"tasks_per_batch={self.tasks_per_batch} cannot be split over {world} processes: "
-                f"take a multiple of {world}"
-            )
-        part = self.tasks_per_batch // world
-        return slice(rank * part, (rank + 1) * part)
-
-    def _rank(self) -> tuple[int, int]:
-        trainer = self.trainer
-        return (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-
     def _sizes(self, tasks: Tensor) -> Tensor | None:
         if self.temperature is None:
             return None
@@ -275,7 +261,7 @@ class TaskDataModule(TaskParts):
         return weights.flat().to(self._device), rows
 
     def _eval_loader(self, splits: Mapping[str, str], samples: str) -> ListLoader:
-        rank, world = self._rank()
+        rank, world = rank_and_world(self)
         draws = []
         for number, (tasks, wordings) in enumerate(splits.items()):
             bank = self.bank(tasks, wordings)

@@ -23,6 +23,7 @@ from hypergen._utils.seeding import generator as seeded
 from hypergen.conditions import Condition, ConditionEncoder
 from hypergen.training.bank import Batch, ListLoader, StepLoader
 from hypergen.training.parts import TaskParts
+from hypergen.training.processes import own_share, rank_and_world
 from hypergen.training.text_parts import EncoderName, TextOptions
 from hypergen.training.text_rows import Asked, RowMaker
 from hypergen.zoo.language.answer_loss import AnswerLoss, ask_teacher, loss_batch, teacher_batch
@@ -233,14 +234,8 @@ class PlainTextDataModule(TaskParts):
     def train_dataloader(self) -> StepLoader:
         """Endless batches, `epoch` of them an epoch."""
         self._built()
-        rank, world = self._rank()
-        if self.windows_per_batch % world:
-            raise UsageError(
-                f"windows_per_batch={self.windows_per_batch} cannot be split over {world} "
-                f"processes: take a multiple of {world}"
-            )
-        part = self.windows_per_batch // world
-        share = range(rank * part, (rank + 1) * part)
+        own = own_share(self, "windows_per_batch")
+        share = range(own.start, own.stop)
 
         def draw(step: int) -> Batch:
             return self._batch("train", step, self.windows_per_batch, share)
@@ -250,7 +245,7 @@ class PlainTextDataModule(TaskParts):
     def val_dataloader(self) -> ListLoader:
         """The same windows of the validation documents each time."""
         self._built()
-        rank, world = self._rank()
+        rank, world = rank_and_world(self)
         parts = torch.arange(self.val_windows).split(self.windows_per_batch)
         own = parts[rank::world] if len(parts) >= world else parts
         return ListLoader(
@@ -260,10 +255,6 @@ class PlainTextDataModule(TaskParts):
     def test_dataloader(self) -> ListLoader:
         """Those of validation: there are no other documents."""
         return self.val_dataloader()
-
-    def _rank(self) -> tuple[int, int]:
-        trainer = self.trainer
-        return (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
 
     # -- batches -------------------------------------------------------------------------------
 

@@ -8,29 +8,24 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from hypergen._utils.errors import UsageError
 from hypergen._utils.seeding import generator as seeded
 from hypergen.conditions import ConditionEncoder, NoCondition, text_encoder_by_name
 from hypergen.generators.library import Experts
-from hypergen.specs import WeightSpec
 from hypergen.training.bank import Batch, ListLoader, StepLoader, WordingBank
+from hypergen.training.processes import own_share, rank_and_world
+from hypergen.training.zoo_base import CheckpointDataModule
 from hypergen.training.zoo_rows import ZooRows, open_splits
-from hypergen.zoo.reading import (
-    Moments,
-    compute_moments,
-    sampling_weights,
-)
+from hypergen.zoo.reading import Moments, sampling_weights
 from hypergen.zoo.reading.record import ZooRecord
 from hypergen.zoo.store import Row, Zoo
 
 _LEAK = "what is generated will look better on the test samples; take 'val' or 'train'"
-FRACTIONS = {"train": 0.8, "val": 0.1, "test": 0.1}
 
 
-class ZooDataModule(LightningDataModule):
+class ZooDataModule(CheckpointDataModule):
     """Checkpoints of a zoo on disk, each with a description of its task, for reconstruction.
 
     The zoo is mapped, not loaded: a batch copies its own rows and nothing else. Training batch i is
@@ -89,26 +84,15 @@ class ZooDataModule(LightningDataModule):
         epoch: int = 250,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        for name, value in (("batch_size", batch_size), ("epoch", epoch)):
-            if value <= 0:
-                raise UsageError(f"{name} must be positive, not {value}")
+        super().__init__(path, architecture, fractions, heldout, batch_size, epoch, seed)
         if metric is None and (at_least is not None or temperature is not None):
             raise UsageError("at_least and temperature need metric=, such as 'val.accuracy'")
         if metric is not None and metric.startswith("test."):
             warnings.warn(f"{metric} chooses training checkpoints: {_LEAK}", stacklevel=2)
-        fractions = FRACTIONS if fractions is None else fractions
-        if set(fractions) != set(FRACTIONS):
-            raise UsageError(f"fractions has the keys train, val and test, not {list(fractions)}")
-        self.path, self.architecture, self.step = path, architecture, step
+        self.step, self.split_by = step, split_by
         self.encoder_name, self.text_layer = encoder, text_layer
-        self.split_by, self.fractions, self.heldout = split_by, fractions, heldout
         self.metric, self.at_least, self.temperature = metric, at_least, temperature
         self.canonical, self.augment = canonical, augment
-        self.batch_size, self.epoch, self.seed = batch_size, epoch, seed
-        self.needs: frozenset[str] = frozenset({"weights"})
-        self._made: dict[str, Any] = {}
-        self._device = torch.device("cpu")
 
     # -- parts, made when they are first asked for ---------------------------------------------
 
@@ -143,14 +127,9 @@ class ZooDataModule(LightningDataModule):
     def _described(self, zoo: Zoo, row: Row) -> bool:
         return bool(self._descriptions(zoo, row.task))
 
-    @staticmethod
-    def _descriptions(zoo: Zoo, task: str) -> tuple[str, ...]:
+    def _descriptions(self, zoo: Zoo, task: str) -> tuple[Any, ...]:
+        """What a task is described by: each is an input of the encoder."""
         return zoo.tasks[task].descriptions if task else ()
-
-    @property
-    def spec(self) -> WeightSpec:
-        """What is generated: the spec of the checkpoints."""
-        return self.splits["train"].spec
 
     @property
     def encoder(self) -> ConditionEncoder:
@@ -162,26 +141,10 @@ class ZooDataModule(LightningDataModule):
         encoder: ConditionEncoder = self._made["encoder"]
         return encoder
 
-    @property
-    def moments(self) -> Moments:
-        """Mean and spread of the training checkpoints, in one pass over the files."""
-        if "moments" not in self._made:
-            if self.canonical or self.augment:
-                self._made["moments"] = Moments.of(self.spec, self.rows.training())
-            else:
-                self._made["moments"] = compute_moments(self.splits["train"])
-        moments: Moments = self._made["moments"]
-        return moments
-
-    @property
-    def mean(self) -> Tensor:
-        """`[numel]`, mean of the training checkpoints."""
-        return self.moments.mean.float()
-
-    @property
-    def std(self) -> Tensor:
-        """`[numel]`, standard deviation of the training checkpoints."""
-        return self.moments.std().float()
+    def _moments(self) -> Moments:
+        if self.canonical or self.augment:
+            return Moments.of(self.spec, self.rows.training())
+        return super()._moments()
 
     @property
     def rows(self) -> ZooRows:
@@ -215,27 +178,11 @@ class ZooDataModule(LightningDataModule):
 
     # -- Lightning -----------------------------------------------------------------------------
 
-    def setup(self, stage: str) -> None:
-        """Notes the trainer's device, and refuses objectives that need more than weights."""
-        if self.needs - {"weights"}:
-            raise UsageError(
-                f"a zoo provides stored weights, and this objective also needs "
-                f"{', '.join(sorted(self.needs - {'weights'}))}: choose 'reconstruction'"
-            )
-        self._device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-
     def train_dataloader(self) -> StepLoader:
         """Endless batches, `epoch` of them an epoch."""
         zoo = self.splits["train"]
         bank, place = self._bank("train")
-        rank, world = (
-            (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        )
-        if self.batch_size % world:
-            raise UsageError(
-                f"batch_size={self.batch_size} cannot be split over {world} processes: take a "
-                f"multiple of {world}"
-            )
+        share = own_share(self, "batch_size")
         probability = None
         if self.temperature is not None:
             assert self.metric is not None
@@ -255,25 +202,21 @@ class ZooDataModule(LightningDataModule):
             seeds = (
                 torch.randint(1 << 62, rows.shape, generator=generator) if self.augment else None
             )
-            share = slice(rank * self.batch_size // world, (rank + 1) * self.batch_size // world)
             own, seeds = (None if x is None else x[share] for x in (wording, seeds))
             return self._batch("train", bank, rows[share], own, place, seeds)
 
         return StepLoader(draw, self.epoch)
 
-    def val_dataloader(self) -> ListLoader:
-        """Every checkpoint of the validation split once, by its task's first description."""
-        return self._eval_loader("val")
-
-    def test_dataloader(self) -> ListLoader:
-        """Every checkpoint of the test split once, by its task's first description."""
-        return self._eval_loader("test")
-
     def save(self, run: Path) -> None:
         """Writes which checkpoints are in which split, and how they are read."""
-        kind = "none" if self._unconditional else "text"
-        settings = {"canonical": self.canonical, "augment": self.augment, "metric": self.metric}
-        ZooRecord(kind, self.splits, settings).save(run)
+        ZooRecord(self._kind(), self.splits, self._settings()).save(run)
+
+    def _kind(self) -> str:
+        """What `hypergen evaluate` takes the conditions for."""
+        return "none" if self._unconditional else "text"
+
+    def _settings(self) -> dict[str, Any]:
+        return {"canonical": self.canonical, "augment": self.augment, "metric": self.metric}
 
     # -- pieces --------------------------------------------------------------------------------
 
@@ -288,7 +231,7 @@ class ZooDataModule(LightningDataModule):
         place = torch.tensor([number[row.task] for row in zoo.rows])
         if self._unconditional:
             return None, place
-        descriptions = [list(zoo.tasks[task].descriptions) for task in tasks]
+        descriptions = [list(self._descriptions(zoo, task)) for task in tasks]
         bank = WordingBank(self.encoder, descriptions, range(len(tasks))).to(self._device)
         return bank, place
 
@@ -317,10 +260,9 @@ class ZooDataModule(LightningDataModule):
         }
 
     def _eval_loader(self, name: str) -> ListLoader:
+        """Every checkpoint of a split once, by its task's first description."""
         bank, place = self._bank(name)
-        rank, world = (
-            (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        )
+        rank, world = rank_and_world(self)
         rows = torch.arange(len(place))
         rows = rows[rank::world] if len(rows) >= world else rows
 

@@ -5,30 +5,29 @@ from __future__ import annotations
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from hypergen._utils.errors import UsageError
 from hypergen._utils.seeding import generator as seeded
 from hypergen._utils.seeding import stable_seed
 from hypergen.conditions import ConditionEncoder, FusedEncoder, MetricEncoder, WeightsEncoder
-from hypergen.specs import TokenLayout, WeightSpec
+from hypergen.specs import TokenLayout
 from hypergen.training.bank import Batch, ListLoader, StepLoader
-from hypergen.training.zoo_rows import concerns
+from hypergen.training.processes import own_share, rank_and_world
+from hypergen.training.zoo_base import CheckpointDataModule
+from hypergen.training.zoo_rows import concerns, open_zoo
 from hypergen.zoo.canonical import Symmetry, symmetry_of
 from hypergen.zoo.canonical.augment import random_index
-from hypergen.zoo.reading import Moments, compute_moments, metric_values, split
+from hypergen.zoo.reading import metric_values, split
 from hypergen.zoo.reading.record import ZooRecord
 from hypergen.zoo.store import Zoo
 
-FRACTIONS = {"train": 0.8, "val": 0.1, "test": 0.1}
 
-
-class ZooPairsDataModule(LightningDataModule):
+class ZooPairsDataModule(CheckpointDataModule):
     """Two checkpoints of one run: from the one and two metric values, the other.
 
     The training data of G.pt (Peebles et al., "Learning to Learn with Generative Models of Neural
@@ -78,10 +77,9 @@ class ZooPairsDataModule(LightningDataModule):
         epoch: int = 250,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        for name, value in (("batch_size", batch_size), ("epoch", epoch), ("size", size)):
-            if value <= 0:
-                raise UsageError(f"{name} must be positive, not {value}")
+        super().__init__(path, architecture, fractions, heldout, batch_size, epoch, seed)
+        if size <= 0:
+            raise UsageError(f"size must be positive, not {size}")
         if metric.split(".")[0] == "test":
             raise UsageError(
                 f"metric {metric!r} is of the test split, which would leak through the prompt: "
@@ -89,17 +87,9 @@ class ZooPairsDataModule(LightningDataModule):
             )
         if pairs not in ("later", "any"):
             raise UsageError(f"pairs is 'later' or 'any', not {pairs!r}")
-        fractions = FRACTIONS if fractions is None else fractions
-        if set(fractions) != set(FRACTIONS):
-            raise UsageError(f"fractions has the keys train, val and test, not {list(fractions)}")
-        self.path, self.metric, self.architecture = path, metric, architecture
+        self.metric = metric
         self.log = metric.endswith("loss") if log is None else log
         self.pairs, self.permute, self.size, self.dim = pairs, permute, size, dim
-        self.fractions, self.heldout = fractions, heldout
-        self.batch_size, self.epoch, self.seed = batch_size, epoch, seed
-        self.needs: frozenset[str] = frozenset({"weights"})
-        self._made: dict[str, Any] = {}
-        self._device = torch.device("cpu")
 
     # -- parts, made when they are first asked for ---------------------------------------------
 
@@ -112,10 +102,7 @@ class ZooPairsDataModule(LightningDataModule):
             UsageError: Too few runs have two checkpoints with the metric.
         """
         if "splits" not in self._made:
-            zoo = Zoo(self.path)
-            if self.architecture is not None or len(zoo.architectures) > 1:
-                zoo = zoo.select(architecture=self.architecture)
-                _ = zoo.spec  # says which architectures there are when none is chosen
+            zoo = open_zoo(self.path, self.architecture)
             zoo = zoo[np.flatnonzero(np.isfinite(metric_values(zoo, self.metric)))]
             count: dict[str, int] = {}
             for row in zoo.rows:
@@ -133,11 +120,6 @@ class ZooPairsDataModule(LightningDataModule):
             self._made["splits"] = split(zoo, "run", self.fractions, self.seed, self.heldout)
         found: dict[str, Zoo] = self._made["splits"]
         return found
-
-    @property
-    def spec(self) -> WeightSpec:
-        """What is generated: the spec of the checkpoints."""
-        return self.splits["train"].spec
 
     @property
     def symmetry(self) -> Symmetry:
@@ -163,24 +145,6 @@ class ZooPairsDataModule(LightningDataModule):
         encoder: ConditionEncoder = self._made["encoder"]
         return encoder
 
-    @property
-    def moments(self) -> Moments:
-        """Mean and spread of the training checkpoints, in one pass over the files."""
-        if "moments" not in self._made:
-            self._made["moments"] = compute_moments(self.splits["train"])
-        moments: Moments = self._made["moments"]
-        return moments
-
-    @property
-    def mean(self) -> Tensor:
-        """`[numel]`, mean of the training checkpoints."""
-        return self.moments.mean.float()
-
-    @property
-    def std(self) -> Tensor:
-        """`[numel]`, standard deviation of the training checkpoints."""
-        return self.moments.std().float()
-
     def training_weights(self) -> Tensor:
         """`[N, numel]`, the training checkpoints, as they are stored.
 
@@ -194,26 +158,11 @@ class ZooPairsDataModule(LightningDataModule):
 
     # -- Lightning -----------------------------------------------------------------------------
 
-    def setup(self, stage: str) -> None:
-        """Notes the trainer's device, and refuses objectives that need more than weights."""
-        if self.needs - {"weights"}:
-            raise UsageError(
-                f"a zoo provides stored weights, and this objective also needs "
-                f"{', '.join(sorted(self.needs - {'weights'}))}: choose 'denoising' or "
-                "'reconstruction'"
-            )
-        self._device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-
     def train_dataloader(self) -> StepLoader:
         """Endless batches, `epoch` of them an epoch."""
         zoo, (starts, counts) = self.splits["train"], self._runs("train")
-        rank, world = self._process()
-        if self.batch_size % world:
-            raise UsageError(
-                f"batch_size={self.batch_size} cannot be split over {world} processes: take a "
-                f"multiple of {world}"
-            )
-        share = slice(rank * self.batch_size // world, (rank + 1) * self.batch_size // world)
+        rank, _ = rank_and_world(self)
+        share = own_share(self, "batch_size")
 
         def draw(step: int) -> Batch:
             random = seeded("zoo pairs", self.seed, step)
@@ -227,23 +176,12 @@ class ZooPairsDataModule(LightningDataModule):
 
         return StepLoader(draw, self.epoch)
 
-    def val_dataloader(self) -> ListLoader:
-        """Every pair of the validation runs once, as it is stored."""
-        return self._eval_loader("val")
-
-    def test_dataloader(self) -> ListLoader:
-        """Every pair of the test runs once, as it is stored."""
-        return self._eval_loader("test")
-
     def save(self, run: Path) -> None:
         """Writes which checkpoints are in which split, for `hypergen evaluate`."""
         settings = {"metric": self.metric, "log": self.log}
         ZooRecord("pairs", self.splits, settings).save(run)
 
     # -- pieces --------------------------------------------------------------------------------
-
-    def _process(self) -> tuple[int, int]:
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _runs(self, name: str) -> tuple[Tensor, Tensor]:
         """First checkpoint and number of checkpoints of each run, `[R]` each."""
@@ -277,8 +215,9 @@ class ZooPairsDataModule(LightningDataModule):
         return values
 
     def _eval_loader(self, name: str) -> ListLoader:
+        """Every pair of a split's runs once, as it is stored."""
         zoo, (starts, counts) = self.splits[name], self._runs(name)
-        rank, world = self._process()
+        rank, world = rank_and_world(self)
         most = int(counts.max())
         current, target = torch.triu_indices(most, most, 1)
         run = torch.arange(len(starts)).repeat_interleave(len(current))

@@ -26,6 +26,24 @@ from hypergen.zoo.store import Row, Zoo
 FEWEST = 50  # training runs below which generators that sample are warned of
 
 
+def open_zoo(path: str, architecture: str | None) -> Zoo:
+    """Opens the checkpoints of one architecture.
+
+    Args:
+        path: The folder.
+        architecture: Key of the architecture; needed when the zoo has several.
+
+    Raises:
+        RunError: The zoo is missing or damaged.
+        UsageError: There is no such architecture, or several and none is chosen.
+    """
+    zoo = Zoo(path)
+    if architecture is not None or len(zoo.architectures) > 1:
+        zoo = zoo.select(architecture=architecture)
+        _ = zoo.spec  # says which architectures there are when none is chosen
+    return zoo
+
+
 def open_splits(
     path: str,
     *,
@@ -57,10 +75,7 @@ def open_splits(
         RunError: The zoo is missing or damaged.
         UsageError: No row is usable, or there are too few to split.
     """
-    zoo = Zoo(path)
-    if architecture is not None or len(zoo.architectures) > 1:
-        zoo = zoo.select(architecture=architecture)
-        _ = zoo.spec  # says which architectures there are when none is chosen
+    zoo = open_zoo(path, architecture)
     if step != "all":
         zoo = zoo.select(step=step)
     if usable is not None:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from hypergen._utils.errors import UsageError
 from hypergen.conditions import ConditionEncoder, VectorEncoder
-from hypergen.training.bank import WordingBank
 from hypergen.training.zoo import ZooDataModule
-from hypergen.zoo.reading.record import ZooRecord
 from hypergen.zoo.store import Zoo
 
 
@@ -73,28 +69,15 @@ class ZooVectorsDataModule(ZooDataModule):
         encoder: ConditionEncoder = self._made["encoder"]
         return encoder
 
-    def save(self, run: Path) -> None:
-        """Writes which tasks are in which split, and their vectors, for `hypergen evaluate`."""
-        settings = {
-            "canonical": self.canonical,
-            "augment": self.augment,
-            "metric": self.metric,
-            "conditions": {task: list(vector) for task, vector in self.vectors.items()},
-        }
-        ZooRecord("vector", self.splits, settings).save(run)
+    def _kind(self) -> str:
+        return "vector"
 
-    def _descriptions(  # type: ignore[override]
-        self, zoo: Zoo, task: str
-    ) -> tuple[tuple[float, ...], ...]:
+    def _settings(self) -> dict[str, Any]:
+        conditions = {task: list(vector) for task, vector in self.vectors.items()}
+        return {**super()._settings(), "conditions": conditions}
+
+    def _descriptions(self, zoo: Zoo, task: str) -> tuple[tuple[float, ...], ...]:
         return (self.vectors[task],) if task in self.vectors else ()
-
-    def _bank(self, name: str) -> tuple[WordingBank, Tensor]:
-        zoo = self.splits[name]
-        tasks = sorted({row.task for row in zoo.rows})
-        number = {task: i for i, task in enumerate(tasks)}
-        vectors = [[self.vectors[task]] for task in tasks]
-        bank = WordingBank(self.encoder, vectors, range(len(tasks))).to(self._device)
-        return bank, torch.tensor([number[row.task] for row in zoo.rows])
 
 
 def _vectors(values: Mapping[str, Any], key: str) -> tuple[dict[str, tuple[float, ...]], list[str]]:

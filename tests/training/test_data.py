@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -112,7 +113,7 @@ def test_the_shares_of_all_processes_are_the_global_batch(monkeypatch, world, te
     parts = []
     for rank in range(world):
         module = data(temperature=temperature)
-        monkeypatch.setattr(module, "_rank", lambda rank=rank: (rank, world))
+        monkeypatch.setattr(module, "trainer", SimpleNamespace(global_rank=rank, world_size=world))
         parts.append(module.train_dataloader().draw(3))
     for key in ("inputs", "labels", "tasks"):
         assert torch.equal(torch.cat([part[key] for part in parts]), whole[key])
@@ -125,7 +126,7 @@ def pooled(batch):
 
 def test_tasks_cannot_be_split_unevenly(monkeypatch):
     module = data(tasks_per_batch=9)
-    monkeypatch.setattr(module, "_rank", lambda: (0, 2))
+    monkeypatch.setattr(module, "trainer", SimpleNamespace(global_rank=0, world_size=2))
     with pytest.raises(UsageError, match="tasks_per_batch=9 cannot be split over 2"):
         module.train_dataloader()
 
@@ -212,7 +213,7 @@ def test_validation_covers_every_task_of_the_split(monkeypatch, world):
     for rank in range(world):
         module = data()
         module.eval_batch = 3
-        monkeypatch.setattr(module, "_rank", lambda rank=rank: (rank, world))
+        monkeypatch.setattr(module, "trainer", SimpleNamespace(global_rank=rank, world_size=world))
         for batch in module.val_dataloader():
             assert len(batch["tasks"]) <= 3
             assert (batch["split"], batch["name"]) == ("val", "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import tiny_documents as documents
 import tiny_language as tiny
@@ -220,11 +222,11 @@ def test_processes_share_one_batch(model, text, monkeypatch):
     parts = []
     for rank in range(2):
         module = data(model, text, modes={"reconstruction": 1.0})
-        monkeypatch.setattr(module, "_rank", lambda rank=rank: (rank, 2))
+        monkeypatch.setattr(module, "trainer", SimpleNamespace(global_rank=rank, world_size=2))
         parts += labels_of(first(module))
     assert parts == labels_of(whole)
     module = data(model, text, windows_per_batch=3)
-    monkeypatch.setattr(module, "_rank", lambda: (0, 2))
+    monkeypatch.setattr(module, "trainer", SimpleNamespace(global_rank=0, world_size=2))
     with pytest.raises(UsageError, match="take a multiple of 2"):
         module.train_dataloader()
 
