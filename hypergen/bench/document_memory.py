@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -13,9 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hypergen._utils.errors import RunError
 from hypergen._utils.threads import one_thread
-from hypergen.bench.text2lora_memory import peak_mib
+from hypergen.bench.peak import measure_peak, peak_mib
 from hypergen.conditions import DocumentEncoder
 from hypergen.generators import GenerativeAdapter
 from hypergen.specs import LoRASpec
@@ -81,12 +79,7 @@ def measure(way: str, tokens: int) -> float:
     Raises:
         RunError: The process failed; says how.
     """
-    command = [sys.executable, "-m", __name__, way, str(tokens)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise RunError(f"the process that measures the memory of {way!r} failed: {reason}")
-    return float(done.stdout)
+    return measure_peak("hypergen.bench.document_memory", way, str(tokens))
 
 
 def main(way: str, tokens: str) -> None:

@@ -6,15 +6,13 @@ Run as a module it does one pass and prints the peak of the process; `measure` r
 from __future__ import annotations
 
 import random
-import subprocess
 import sys
 
 import torch
 from torch import Tensor
 
-from hypergen._utils.errors import RunError
 from hypergen._utils.threads import one_thread
-from hypergen.bench.text2lora_memory import peak_mib
+from hypergen.bench.peak import measure_peak, peak_mib
 from hypergen.conditions.graph import Edge, ModuleGraph, Node
 from hypergen.conditions.graph.batch import GraphBatch
 from hypergen.conditions.graph.transformer import DistanceBias, GraphTransformer
@@ -64,12 +62,7 @@ def measure(way: str, nodes: int) -> float:
     Raises:
         RunError: The process failed; says how.
     """
-    command = [sys.executable, "-m", __name__, way, str(nodes)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise RunError(f"the process that measures the memory of {way!r} failed: {reason}")
-    return float(done.stdout)
+    return measure_peak("hypergen.bench.graph_attention", way, str(nodes))
 
 
 def main(way: str, nodes: str) -> None:

@@ -6,29 +6,14 @@
 from __future__ import annotations
 
 import json
-import re
-import resource
-import subprocess
 import sys
 from dataclasses import asdict
-from pathlib import Path
 
-from hypergen._utils.errors import RunError
 from hypergen._utils.threads import one_thread
+from hypergen.bench.peak import measure_peak, peak_mib
 from hypergen.bench.text2lora_step import Sizes, Step
 
 BUILD = "build"  # the way that takes no step
-
-
-def peak_mib() -> float:
-    """Most memory that this process has held at once, in MiB."""
-    status = Path("/proc/self/status")
-    # Linux counts the parent's peak too in `ru_maxrss` of a process started by vfork.
-    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
-    if found:
-        return int(found[1]) / 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
 def measure(way: str, sizes: Sizes) -> float:
@@ -41,12 +26,7 @@ def measure(way: str, sizes: Sizes) -> float:
     Raises:
         RunError: The process failed; says how.
     """
-    command = [sys.executable, "-m", __name__, way, json.dumps(asdict(sizes))]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise RunError(f"the process that measures the memory of {way!r} failed: {reason}")
-    return float(done.stdout)
+    return measure_peak("hypergen.bench.text2lora_memory", way, json.dumps(asdict(sizes)))
 
 
 def main(way: str, sizes: str) -> None:
