@@ -152,6 +152,17 @@ class WeightCodec(nn.Module, ABC):
         if flat.dim() != 2 or flat.shape[1] != self.spec.numel:
             raise WeightsError(f"expected [B, {self.spec.numel}], got {list(flat.shape)}")
 
+    def check_latents(self, latents: Tensor) -> None:
+        """Checks the shape `[B, T, D]`.
+
+        Raises:
+            WeightsError: Another shape.
+        """
+        if tuple(latents.shape[1:]) != (self.tokens, self.dim):
+            raise WeightsError(
+                f"expected latents [B, {self.tokens}, {self.dim}], got {list(latents.shape)}"
+            )
+
     # -- files ---------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hypergen._utils.errors import SpecError, WeightsError
+from hypergen._utils.errors import SpecError
 from hypergen.generators.diffusion.codec import WeightCodec
-from hypergen.generators.diffusion.latents import gaussian, noisy, standard_kl
+from hypergen.generators.diffusion.latents import drawn, noisy
 from hypergen.generators.diffusion.standardize import Scope, Standardize
 from hypergen.specs import WeightSpec
 
@@ -125,10 +125,7 @@ class ConvCodec(WeightCodec):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents `[B, T, D]` → flat `[B, numel]`."""
-        if tuple(latents.shape[1:]) != (self._tokens, self._dim):
-            raise WeightsError(
-                f"expected latents [B, {self._tokens}, {self._dim}], got {list(latents.shape)}"
-            )
+        self.check_latents(latents)
         return self.normal.decode(self._decode(latents))
 
     def loss(self, flat: Tensor) -> Tensor:
@@ -140,12 +137,8 @@ class ConvCodec(WeightCodec):
         self.check(flat)
         normal = self.normal.encode(flat)
         output = self._encode(normal + self.input_noise * torch.randn_like(normal))
-        divergence: Tensor | float = 0.0
-        if self.kl_weight:
-            mean, log_variance = gaussian(output)
-            divergence = self.kl_weight * standard_kl(mean, log_variance)
-            output = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
-        rebuilt = self._decode(noisy(output, self.latent_noise))
+        latents, _, divergence = drawn(output, self.kl_weight)
+        rebuilt = self._decode(noisy(latents, self.latent_noise))
         return F.mse_loss(rebuilt, normal) + divergence
 
     def _encode(self, normal: Tensor) -> Tensor:

@@ -34,6 +34,24 @@ def standard_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
     return 0.5 * (mean.square() + log_variance.exp() - log_variance - 1).mean()
 
 
+def drawn(output: Tensor, kl_weight: float) -> tuple[Tensor, Tensor, Tensor | float]:
+    """Latents of a training step: drawn where they have a distribution, which costs a divergence.
+
+    Args:
+        output: `[B, T, D]`, or `[B, T, 2 D]` (see `gaussian`) with a `kl_weight`.
+        kl_weight: Factor of the divergence from a standard normal distribution; 0 for latents
+            without a distribution.
+
+    Returns:
+        Latents `[B, T, D]`, their mean, and the weighted divergence.
+    """
+    if not kl_weight:
+        return output, output, 0.0
+    mean, log_variance = gaussian(output)
+    latents = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
+    return latents, mean, kl_weight * standard_kl(mean, log_variance)
+
+
 def nt_xent(a: Tensor, b: Tensor, temperature: float) -> Tensor:
     """Normalised temperature-scaled cross-entropy between two views of each row.
 

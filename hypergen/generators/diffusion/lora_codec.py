@@ -7,9 +7,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from hypergen._utils.errors import SpecError, WeightsError
+from hypergen._utils.errors import SpecError
 from hypergen.generators.diffusion.codec import WeightCodec
-from hypergen.generators.diffusion.latents import gaussian, noisy, standard_kl
+from hypergen.generators.diffusion.latents import drawn, noisy
 from hypergen.generators.diffusion.token_autoencoder import TokenAutoencoder
 from hypergen.generators.objectives import DeltaReconstruction
 from hypergen.specs import LoRASpec, Weights, WeightSpec
@@ -159,10 +159,7 @@ class LoRACodec(WeightCodec):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents `[B, T, D]` → flat `[B, numel]`, in nearly the gauge of `encode`."""
-        if tuple(latents.shape[1:]) != (self.tokens, self.latent):
-            raise WeightsError(
-                f"expected latents [B, {self.tokens}, {self.latent}], got {list(latents.shape)}"
-            )
+        self.check_latents(latents)
         return self._weights(self._decode(latents)).flat()
 
     def loss(self, flat: Tensor) -> Tensor:
@@ -174,12 +171,8 @@ class LoRACodec(WeightCodec):
         self.check(flat)
         normal = self._normal(flat)
         output = self._encode([x + self.input_noise * torch.randn_like(x) for x in normal])
-        extra: Tensor | float = 0.0
-        if self.kl_weight:
-            mean, log_variance = gaussian(output)
-            extra = self.kl_weight * standard_kl(mean, log_variance)
-            output = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
-        rebuilt = self._decode(noisy(output, self.latent_noise))
+        latents, _, extra = drawn(output, self.kl_weight)
+        rebuilt = self._decode(noisy(latents, self.latent_noise))
         error: Tensor = self.delta(self._weights(rebuilt), {"weights": flat})
         pairs = list(zip(rebuilt, normal, strict=True))
         count = sum(x.numel() for x in normal)

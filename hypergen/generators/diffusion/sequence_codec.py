@@ -7,9 +7,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from hypergen._utils.errors import SpecError, WeightsError
+from hypergen._utils.errors import SpecError
 from hypergen.generators.diffusion.codec import WeightCodec
-from hypergen.generators.diffusion.latents import gaussian, noisy, nt_xent, standard_kl
+from hypergen.generators.diffusion.latents import drawn, noisy, nt_xent
 from hypergen.generators.diffusion.standardize import Scope, Standardize
 from hypergen.generators.diffusion.token_autoencoder import TokenAutoencoder
 from hypergen.specs import TokenLayout, WeightSpec
@@ -163,10 +163,7 @@ class SequenceCodec(WeightCodec):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents `[B, T, D]` → flat `[B, numel]`."""
-        if tuple(latents.shape[1:]) != (self.tokens, self.latent):
-            raise WeightsError(
-                f"expected latents [B, {self.tokens}, {self.latent}], got {list(latents.shape)}"
-            )
+        self.check_latents(latents)
         tokens = self.decode_tokens(latents, self._entries(len(latents)), self.places)
         return self.normal.decode(tokens.flatten(1)[:, self.order])
 
@@ -208,13 +205,8 @@ class SequenceCodec(WeightCodec):
         tokens, mask, positions = self._crop(self._cut(torch.cat(views)), len(views))
         noise = self.input_noise * torch.randn_like(tokens)
         output = self._encode(tokens + noise, mask, positions)
-        extra: Tensor | float = 0.0
-        mean = output
-        if self.kl_weight:
-            mean, log_variance = gaussian(output)
-            extra = self.kl_weight * standard_kl(mean, log_variance)
-            output = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
-        rebuilt = self._decode(noisy(output, self.latent_noise), mask, positions)
+        latents, mean, extra = drawn(output, self.kl_weight)
+        rebuilt = self._decode(noisy(latents, self.latent_noise), mask, positions)
         error = ((rebuilt - tokens) * mask).square().sum() / mask.sum()
         if self.projector is not None:
             first, second = self.projector(mean.mean(1)).chunk(2)
