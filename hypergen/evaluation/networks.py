@@ -53,21 +53,29 @@ class NetworkScores:
         return -self.metrics["loss"]
 
 
+def recipe_of(zoo: Zoo) -> NetworkZoo | None:
+    """How the networks of a zoo were made; None where it was imported, or holds adapters."""
+    recipe = zoo.header.provenance.get("recipe")
+    if not isinstance(recipe, Mapping) or recipe.get("recipe") != "NetworkZoo":
+        return None
+    found = Recipe.from_dict(recipe)
+    assert isinstance(found, NetworkZoo)
+    return found
+
+
 def problem_of(zoo: Zoo) -> Problem:
     """The problem that the networks of a zoo learned, read from its recipe.
 
     Raises:
         UsageError: The zoo does not record one: it was imported, or holds adapters.
     """
-    recipe = zoo.header.provenance.get("recipe")
-    if not isinstance(recipe, Mapping) or recipe.get("recipe") != "NetworkZoo":
+    recipe = recipe_of(zoo)
+    if recipe is None:
         raise UsageError(
             f"the zoo {zoo.header.name!r} does not record a problem whose data its networks could "
             "be scored on: only zoos that `hypergen zoo build` made of a NetworkZoo do"
         )
-    found = Recipe.from_dict(recipe)
-    assert isinstance(found, NetworkZoo)
-    return found.problem
+    return recipe.problem
 
 
 def task_numbers(zoo: Zoo, problem: Problem, tasks: Sequence[str]) -> Tensor:
@@ -154,7 +162,7 @@ def evaluate_networks(
     bar = progress(total=len(flat), desc=desc, unit=" networks") if desc else None
     for first in range(0, len(flat), rows):
         own, task = flat[first : first + rows], numbers[first : first + rows]
-        weights = _named(spec, own)
+        weights = spec.from_flat(own.float()).named()
         if normed:
             weights = reestimate(module, weights, chosen, len(own))
         step = max(1, _MEMORY // (activations * len(own)))
@@ -223,13 +231,6 @@ def best_tasks(predictions: Tensor, answers: Tensor) -> Tensor:
 def _inputs(problem: Problem, split: str, flatten: bool) -> Tensor:
     inputs = problem.inputs(split)
     return inputs.flatten(1) if flatten else inputs
-
-
-def _named(spec: object, flat: Tensor) -> dict[str, Tensor]:
-    """Name → `[m, *shape]`, views of the flat rows."""
-    slots = spec.slots  # type: ignore[attr-defined]
-    parts = flat.float().split([slot.numel for slot in slots], dim=1)
-    return {s.name: part.unflatten(1, s.shape) for s, part in zip(slots, parts, strict=True)}
 
 
 def _numbers(zoo: Zoo, problem: Problem, tasks: Sequence[str] | Tensor | None, n: int) -> Tensor:

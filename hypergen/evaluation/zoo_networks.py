@@ -9,10 +9,8 @@ from torch import Tensor
 
 from hypergen._utils.errors import RunError, UsageError
 from hypergen._utils.threads import flush_denormals
-from hypergen.evaluation.networks import evaluate_networks
+from hypergen.evaluation.networks import evaluate_networks, recipe_of, task_numbers
 from hypergen.specs import WeightSpec
-from hypergen.zoo.build.networks import NetworkZoo
-from hypergen.zoo.build.recipe import Recipe
 from hypergen.zoo.ensemble.member import Member
 from hypergen.zoo.ensemble.optimizers import optimizer_class
 from hypergen.zoo.ensemble.tile import Tile, Workload
@@ -32,9 +30,8 @@ class ZooNetworks:
     """
 
     def __init__(self, zoo: Zoo) -> None:
-        recipe = zoo.header.provenance.get("recipe")
-        made = Recipe.from_dict(recipe) if isinstance(recipe, dict) else None
-        if not isinstance(made, NetworkZoo):
+        made = recipe_of(zoo)
+        if made is None:
             raise RunError(
                 f"{zoo.folder} does not say what its networks were trained on: only zoos of the "
                 "recipe NetworkZoo can be scored"
@@ -42,23 +39,11 @@ class ZooNetworks:
         self.zoo, self.recipe = zoo, made
         self.problem = made.problem
         self.network = Network.from_dict(zoo.architecture.config)
-        self.numbers = {name: i for i, name in enumerate(self.problem.tasks)}
 
     @property
     def spec(self) -> WeightSpec:
         """Spec of the networks."""
         return self.network.spec()
-
-    def numbers_of(self, tasks: Sequence[str]) -> Tensor:
-        """`[N]` task numbers.
-
-        Raises:
-            UsageError: A task that the problem does not have.
-        """
-        for name in tasks:
-            if name not in self.numbers:
-                raise UsageError(f"the zoo's problem has no task {name!r}")
-        return torch.tensor([self.numbers[name] for name in tasks], dtype=torch.long)
 
     def score(
         self, flat: Tensor, tasks: Sequence[str], split: str, *, generated: bool = False
@@ -95,7 +80,7 @@ class ZooNetworks:
         Raises:
             UsageError: The problem's answers are no classes.
         """
-        numbers = self.numbers_of(tasks)
+        numbers = task_numbers(self.zoo, self.problem, tasks)
         counts = self._answers(numbers, "train")
         own = self._answers(numbers, split).float()
         return own.gather(1, counts.argmax(1, keepdim=True))[:, 0] / own.sum(1)
@@ -137,7 +122,7 @@ class ZooNetworks:
         """
         if list(steps) != sorted(set(steps)) or not steps or steps[0] < 0:
             raise UsageError(f"steps must rise from 0 or more, not {list(steps)}")
-        numbers = self.numbers_of(tasks).tolist()
+        numbers = task_numbers(self.zoo, self.problem, tasks).tolist()
         rates = [lr] * len(flat) if isinstance(lr, (int, float)) else list(lr)
         members = [
             Member(seed=seed + i, task=task, lr=rate)
