@@ -113,6 +113,19 @@ class Weights:
         """Slot name → `[B, *shape]` views."""
         return {name: self[name] for name in self.spec.names}
 
+    def row(self, index: int = 0) -> dict[str, Tensor]:
+        """Slot name → `[*shape]` of one network, as views.
+
+        The gradient of all slots of one group together is one stack.
+        """
+        found: dict[str, Tensor] = {}
+        for group, tensor in zip(self.spec.groups, self.groups, strict=True):
+            # A single row is reshaped: the gradient of indexing fills a tensor with zeros.
+            rows = tensor.squeeze(0) if len(tensor) == 1 and index in (0, -1) else tensor[index]
+            slots = self.spec.slots[group.start : group.stop]
+            found.update(zip((slot.name for slot in slots), rows.unbind(0), strict=True))
+        return found
+
     def flat(self) -> Tensor:
         """`[B, numel]`: the buffer itself when there is one, else the groups concatenated."""
         if self._flat is None:

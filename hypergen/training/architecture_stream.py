@@ -12,7 +12,7 @@ from hypergen._utils.seeding import generator as seeded
 from hypergen.conditions.graph import ModuleGraph, trace
 from hypergen.zoo.architectures import Architecture, ArchitectureSpace, LearningProblem
 from hypergen.zoo.architectures.functional import skeleton
-from hypergen.zoo.architectures.space import parameters_of
+from hypergen.zoo.architectures.space import size_of
 
 Pair = tuple[Architecture, ModuleGraph]
 
@@ -79,7 +79,7 @@ class ArchitectureStream(IterableDataset[list[Pair]]):
         for place in numbers[self.share]:
             architecture = self.space.draw(self.signature, "train", place + self.offset)
             graph = graph_of(architecture)
-            nodes, parameters = nodes + len(graph), parameters + parameters_of(architecture)
+            nodes, parameters = nodes + len(graph), parameters + size_of(architecture)
             over = (self.max_nodes is not None and nodes > self.max_nodes) or (
                 self.max_parameters is not None and parameters > self.max_parameters
             )

@@ -15,7 +15,7 @@ from hypergen.generators.graph.hypernetwork import GraphHypernetwork
 from hypergen.generators.storage import load_strict
 from hypergen.training.base import TrainingModule
 from hypergen.zoo.architectures import Architecture, LearningProblem
-from hypergen.zoo.architectures.functional import call, parameters_of, predicted_norm
+from hypergen.zoo.architectures.functional import call, predicted_norm
 
 _GIVE_UP = 50  # steps in a row without a finite gradient
 _EVALUATED = 250  # inputs of a call in validation and test
@@ -167,7 +167,7 @@ class GraphHypernetworkModule(TrainingModule):
         losses, norms = [], []
         generated = self.generator(batch.graphs)
         for architecture, weights in zip(batch.architectures, generated, strict=True):
-            outputs = call(architecture, parameters_of(weights), batch.inputs)
+            outputs = call(architecture, weights.row(), batch.inputs)
             losses.append(self.problem.loss(outputs, batch.targets, smoothing))
             norms.append(predicted_norm(weights))
         return torch.stack(losses), torch.stack(norms)
@@ -221,7 +221,7 @@ class GraphHypernetworkModule(TrainingModule):
         for architecture, weights in zip(
             batch.architectures, self.generator(batch.graphs), strict=True
         ):
-            parameters = parameters_of(weights)
+            parameters = weights.row()
             losses, hits, sizes = [], [], []
             pieces = zip(*(t.split(_EVALUATED) for t in (batch.inputs, batch.targets)), strict=True)
             for inputs, targets in pieces:

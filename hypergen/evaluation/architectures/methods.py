@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hypergen._utils.seeding import generator as seeded
 from hypergen.conditions.graph import ModuleGraph, trace
 from hypergen.zoo.architectures import Architecture
-from hypergen.zoo.architectures.functional import parameters_of, skeleton
+from hypergen.zoo.architectures.functional import skeleton
 
 Named = dict[str, Tensor]
 _TOGETHER = 8  # architectures that are generated for at a time
@@ -46,7 +46,7 @@ def generate_all(hypernetwork: nn.Module, architectures: Sequence[Architecture])
         part = architectures[first : first + _TOGETHER]
         graphs = [trace(skeleton(a)[0], a.signature.example()) for a in part]
         for architecture, graph, weights in zip(part, graphs, hypernetwork(graphs), strict=True):
-            parameters = {n: p.detach().float().cpu() for n, p in parameters_of(weights).items()}
+            parameters = {n: p.detach().float().cpu() for n, p in weights.row().items()}
             found.append(Generated(architecture, graph, parameters))
     return found
 

@@ -271,8 +271,7 @@ def parameters_of(weights: Weights) -> dict[str, Tensor]:
     Returns:
         Name → tensor `[*shape]`; tied parameters under every name.
     """
-    named = {}
+    named = weights.row()
     for slot in weights.spec:
-        value = weights[slot.name][0]
-        named.update(dict.fromkeys((slot.name, *slot.ties), value))
+        named.update(dict.fromkeys(slot.ties, named[slot.name]))
     return named

@@ -48,20 +48,6 @@ def call(
     return out
 
 
-def parameters_of(weights: Weights, row: int = 0) -> dict[str, Tensor]:
-    """Name → parameter of one network of a batch, as views.
-
-    The gradient of all parameters of one shape together is one stack.
-    """
-    found: dict[str, Tensor] = {}
-    for group, tensor in zip(weights.spec.groups, weights.groups, strict=True):
-        # The only row is taken by reshaping: the gradient of indexing fills a tensor with zeros.
-        rows = tensor.squeeze(0) if len(tensor) == 1 and row in (0, -1) else tensor[row]
-        slots = weights.spec.slots[group.start : group.stop]
-        found.update(zip((slot.name for slot in slots), rows.unbind(0), strict=True))
-    return found
-
-
 def predicted_norm(weights: Weights) -> Tensor:
     """Sum of the norms of all tensors, over the batch (the regulariser of GHN-3)."""
     norms = [t.float().reshape(*t.shape[:2], -1).norm(dim=2).sum() for t in weights.groups]

@@ -121,7 +121,7 @@ class ArchitectureSpace:
             found = FAMILIES[name](random_, signature, limits)
             if _part(found) != _part_of(split):
                 continue
-            count = parameters_of(found)
+            count = size_of(found)
             if count <= most:
                 return found
             smallest = min(count, smallest or count)
@@ -190,7 +190,7 @@ class ArchitectureSpace:
 
 
 @lru_cache(maxsize=4096)
-def parameters_of(architecture: Architecture) -> int:
+def size_of(architecture: Architecture) -> int:
     """Numbers that an architecture's module holds."""
     return count_parameters(skeleton(architecture)[0])
 

@@ -11,7 +11,7 @@ from hypergen.conditions.graph import trace
 from hypergen.errors import UsageError, WeightsError
 from hypergen.specs import FullSpec
 from hypergen.zoo.architectures import GPT, MLP, ImageProblem, ResNet, Signature
-from hypergen.zoo.architectures.functional import call, parameters_of, predicted_norm, skeleton
+from hypergen.zoo.architectures.functional import call, predicted_norm, skeleton
 from hypergen.zoo.architectures.train import (
     NetworkTraining,
     measure,
@@ -49,13 +49,13 @@ def test_weights_become_parameters_with_their_gradients():
     flat = torch.randn(2, spec.numel, requires_grad=True)
     weights = spec.from_flat(flat)
     for row in (0, 1):
-        found = parameters_of(weights, row)
+        found = weights.row(row)
         assert list(found) == list(spec.names)
         assert all(torch.equal(p, weights[n][row]) for n, p in found.items())
     one = spec.from_flat(flat[:1])
     x = torch.randn(4, 1, 8, 8)
-    (gradient,) = torch.autograd.grad(call(NET, parameters_of(one), x).square().sum(), flat)
-    leaves = {n: p.detach().clone().requires_grad_() for n, p in parameters_of(one).items()}
+    (gradient,) = torch.autograd.grad(call(NET, one.row(), x).square().sum(), flat)
+    leaves = {n: p.detach().clone().requires_grad_() for n, p in one.row().items()}
     call(NET, leaves, x).square().sum().backward()
     expected = spec.from_flat(gradient[:1])
     for name, leaf in leaves.items():
