@@ -14,6 +14,7 @@ from hypergen.evaluation.evaluate import default_splits, evaluate
 from hypergen.evaluation.few_shot import evaluate_few_shot
 from hypergen.evaluation.images_command import images_command
 from hypergen.evaluation.methods import Split
+from hypergen.evaluation.printed import printed
 from hypergen.evaluation.properties_command import properties_command
 from hypergen.evaluation.refinement import evaluate_refinement
 from hypergen.evaluation.report import write_report
@@ -138,13 +139,7 @@ def _few_shot(
         seed=getattr(args, "seed", 0),
         **given,
     )
-    if args.json is None:
-        print(found.to_table())
-    if args.report is not None:
-        for path in found.save(args.report):
-            if args.json is None:
-                print(f"report: {path}")
-    return found.to_dict()
+    return printed(args, found)
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:

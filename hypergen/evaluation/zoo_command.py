@@ -8,6 +8,7 @@ from typing import Any
 
 from hypergen._utils.errors import UsageError
 from hypergen.evaluation.audit.evaluate import audited
+from hypergen.evaluation.printed import printed
 from hypergen.evaluation.prompting import evaluate_prompting
 from hypergen.evaluation.prompting_result import Prompting
 from hypergen.evaluation.unseen import Unseen, evaluate_unseen
@@ -82,13 +83,7 @@ def zoo_command(args: argparse.Namespace, run: Path) -> dict[str, Any]:
         if args.report is not None:
             raise UsageError(f"{run} generates without a condition: hypergen audit has a --report")
         return audited(generator, record, seed=seed, quiet=args.json is not None)
-    if args.json is None:
-        print(found.to_table())
-    if args.report is not None:
-        for path in found.save(args.report):
-            if args.json is None:
-                print(f"report: {path}")
-    return found.to_dict() | {"audit": _audit(args, generator, record, seed)}
+    return printed(args, found) | {"audit": _audit(args, generator, record, seed)}
 
 
 def _audit(

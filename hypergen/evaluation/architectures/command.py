@@ -12,6 +12,7 @@ from torch import nn
 from hypergen._utils.errors import RunError, UsageError
 from hypergen.evaluation.architectures.evaluate import evaluate_architectures
 from hypergen.evaluation.architectures.inits import evaluate_inits
+from hypergen.evaluation.printed import printed
 from hypergen.generators import find_run, load
 from hypergen.generators.graph import GraphHypernetwork
 from hypergen.zoo.architectures.files import load_setting
@@ -99,14 +100,7 @@ def architectures_command(args: argparse.Namespace, run: Path) -> dict[str, Any]
             orthogonal=getattr(args, "init_orthogonal", False),
             **shared,
         )
-    if args.json is None:
-        print(found.to_table())
-    if args.report is not None:
-        for path in found.save(args.report):
-            if args.json is None:
-                print(f"report: {path}")
-    result: dict[str, Any] = found.to_dict()
-    return result
+    return printed(args, found)
 
 
 def _load(run: Path) -> nn.Module:
