@@ -21,6 +21,7 @@ from hypergen.generators.storage import (
     WEIGHTS_FILE,
     download,
     load_strict,
+    model_card,
     save_generator,
 )
 from hypergen.specs import PeftSpec, Weights, WeightSpec
@@ -255,28 +256,11 @@ class Generator(nn.Module, ABC):
 
     def _card(self) -> str:
         count = sum(p.numel() for p in self.parameters())
-        license = self.provenance.get("license")
-        return "\n".join(
-            [
-                "---",
-                "library_name: hypergen",
-                *([f"license: {license}"] if license else []),
-                "tags:",
-                "- hypergen",
-                "- hypernetwork",
-                "---",
-                "",
-                f"# {type(self).__name__}",
-                "",
-                f"Generates {self.spec.numel:,} numbers (`{self.spec.kind}`, {len(self.spec)} "
-                f"slots) with {count:,} parameters, conditioned on {self.encoder.input_name}.",
-                "",
-                *(f"- {key}: {value}" for key, value in sorted(self.provenance.items())),
-                "",
-                "Load it with `hypergen.load(folder)`.",
-                "",
-            ]
+        text = (
+            f"Generates {self.spec.numel:,} numbers (`{self.spec.kind}`, {len(self.spec)} "
+            f"slots) with {count:,} parameters, conditioned on {self.encoder.input_name}."
         )
+        return model_card(self, self.provenance, text, "Load it with `hypergen.load(folder)`.")
 
     @staticmethod
     def from_pretrained(

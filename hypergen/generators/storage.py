@@ -77,6 +77,38 @@ def save_generator(
     return folder
 
 
+def model_card(module: nn.Module, provenance: Mapping[str, Any], text: str, use: str) -> str:
+    """The README.md of a generator's folder.
+
+    Args:
+        module: The generator.
+        provenance: What it was made from; its `license` goes into the header too.
+        text: What it generates.
+        use: How it is used.
+    """
+    license = provenance.get("license")
+    return "\n".join(
+        [
+            "---",
+            "library_name: hypergen",
+            *([f"license: {license}"] if license else []),
+            "tags:",
+            "- hypergen",
+            "- hypernetwork",
+            "---",
+            "",
+            f"# {type(module).__name__}",
+            "",
+            text,
+            "",
+            *(f"- {key}: {value}" for key, value in sorted(provenance.items())),
+            "",
+            use,
+            "",
+        ]
+    )
+
+
 def load_strict(module: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
     """Loads every tensor of a module; none may lack, be left over or have another shape.
 

@@ -25,13 +25,22 @@ REPORT_FILE, PICTURE_FILE, COVERAGE_FILE = "report.html", "graph.png", "coverage
 GRAPH_FILE = "graph.safetensors"
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of the command to a parser."""
+def add_model_options(
+    parser: argparse.ArgumentParser, examples: str, keep: str, no_strict: str
+) -> None:
+    """Adds MODEL, and the options of every command that traces one.
+
+    Args:
+        parser: The parser.
+        examples: Which examples there are.
+        keep: What happens to parameters that are kept.
+        no_strict: What `--no-strict` does.
+    """
     parser.add_argument(
         "model",
         metavar="MODEL",
         help="folder with the config of a transformers model or its name on the hub; "
-        f"package.module:Class; or an example: {', '.join(EXAMPLES)}",
+        f"package.module:Class; or an example{examples}",
     )
     parser.add_argument(
         "--kwargs", metavar="JSON", help="arguments of the class, or changes to the config"
@@ -49,12 +58,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="GLOB",
         action="append",
         default=[],
-        help="parameters that keep their values, such as 'head.*'; may be repeated",
+        help=f"parameters that keep {keep}, such as 'head.*'; may be repeated",
     )
-    parser.add_argument(
-        "--no-strict",
-        action="store_true",
-        help="list what cannot be given weights instead of failing",
+    parser.add_argument("--no-strict", action="store_true", help=no_strict)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command to a parser."""
+    add_model_options(
+        parser,
+        f": {', '.join(EXAMPLES)}",
+        "their values",
+        "list what cannot be given weights instead of failing",
     )
     parser.add_argument("--method", choices=METHODS, default="auto", help="how to trace it")
     parser.add_argument(

@@ -13,7 +13,7 @@ from torch import nn
 from hypergen._utils.errors import UsageError
 from hypergen._utils.memory import peak_memory
 from hypergen.conditions.graph import coverage, trace
-from hypergen.conditions.graph.command import json_arguments
+from hypergen.conditions.graph.command import add_model_options, json_arguments
 from hypergen.conditions.graph.inputs import parse_inputs
 from hypergen.conditions.graph.models import resolve_model
 from hypergen.generators.base import load
@@ -26,11 +26,11 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command to a parser."""
-    parser.add_argument(
-        "model",
-        metavar="MODEL",
-        help="folder with the config of a transformers model or its name on the hub; "
-        "package.module:Class; or an example, as of `hypergen graph`",
+    add_model_options(
+        parser,
+        ", as of `hypergen graph`",
+        "the model's own start",
+        "let parameters that cannot be generated keep the model's own start",
     )
     parser.add_argument(
         "--generator", metavar="RUN", required=True, help="run or folder of a graph hypernetwork"
@@ -40,28 +40,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         required=True,
         help="file ….safetensors, or a folder that from_pretrained reads",
-    )
-    parser.add_argument(
-        "--kwargs", metavar="JSON", help="arguments of the class, or changes to the config"
-    )
-    parser.add_argument(
-        "--input",
-        metavar="[NAME=]SIZES[:DTYPE]",
-        action="append",
-        default=[],
-        help="an input, such as 1x3x224x224; guessed when left out",
-    )
-    parser.add_argument(
-        "--keep",
-        metavar="GLOB",
-        action="append",
-        default=[],
-        help="parameters that keep the model's own start, such as 'head.*'; may be repeated",
-    )
-    parser.add_argument(
-        "--no-strict",
-        action="store_true",
-        help="let parameters that cannot be generated keep the model's own start",
     )
     parser.add_argument(
         "--unseen",

@@ -16,6 +16,7 @@ from hypergen.generators.storage import (
     WEIGHTS_FILE,
     download,
     load_strict,
+    model_card,
     save_generator,
 )
 
@@ -59,30 +60,16 @@ class SavedModule(nn.Module):
 
     def _card(self) -> str:
         count = sum(p.numel() for p in self.parameters())
-        license = self.provenance.get("license")
-        return "\n".join(
-            [
-                "---",
-                "library_name: hypergen",
-                *([f"license: {license}"] if license else []),
-                "tags:",
-                "- hypergen",
-                "- hypernetwork",
-                "---",
-                "",
-                f"# {type(self).__name__}",
-                "",
-                f"Generates all weights of an architecture from its graph, with {count:,} "
-                f"parameters (encoder `{self.config['encoder']['name']}`, decoder "
-                f"`{self.config['decoder']['name']}`).",
-                "",
-                *(f"- {key}: {value}" for key, value in sorted(self.provenance.items())),
-                "",
-                "`hypergen init MODEL --generator FOLDER --out model.safetensors`, or in Python "
-                "`hypergen.init_(model, hypergen.load(folder))`.",
-                "",
-            ]
+        text = (
+            f"Generates all weights of an architecture from its graph, with {count:,} "
+            f"parameters (encoder `{self.config['encoder']['name']}`, decoder "
+            f"`{self.config['decoder']['name']}`)."
         )
+        use = (
+            "`hypergen init MODEL --generator FOLDER --out model.safetensors`, or in Python "
+            "`hypergen.init_(model, hypergen.load(folder))`."
+        )
+        return model_card(self, self.provenance, text, use)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Self:
